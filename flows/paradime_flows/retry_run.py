@@ -90,7 +90,7 @@ async def retry_run(
     return await drive(
         schedule,
         policies,
-        request=request,
+        request,
         live_logs=options["live_logs"],
         command_task_runs=options["command_task_runs"],
         one_at_a_time=options["one_at_a_time"],

@@ -101,7 +101,7 @@ async def trigger_only(
     request = schedule.request(**options)
     policies = RunPolicies(on_already_running=on_already_running, leave=True)
     try:
-        lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request=request)
+        lifecycle = await RunLifecycle.begin(schedule, this_flow_run_id(), policies, request)
     except StoppedByPrefect as stop:
         return stopped(stop, TriggeredRun)
     try:

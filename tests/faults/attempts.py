@@ -33,7 +33,9 @@ async def begun(
     """Begin an attempt; it resumes what the flow run's labels record."""
     from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
 
-    return await RunLifecycle.begin(block(simulator), flow_run_id, RunPolicies(**policies), key=key)
+    schedule = block(simulator)
+    chosen = RunPolicies(**policies)
+    return await RunLifecycle.begin(schedule, flow_run_id, chosen, schedule.request(), key=key)
 
 
 @contextmanager

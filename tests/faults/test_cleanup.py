@@ -357,7 +357,7 @@ async def test_a_run_that_is_found_again_gets_no_extra_time(simulator, prefect) 
     record = record_of(prefect, flow_run_id)
     intended = record.intent.intended_at - 600
     record.intent = type(record.intent)(**{**vars(record.intent), "intended_at": intended})
-    record.run_id = None
+    record.began_at, record.run_id = intended, None
     prefect.flow_runs[flow_run_id].labels.update(record.to_labels())
     process.set(Process())
     again = await begun(simulator, flow_run_id)

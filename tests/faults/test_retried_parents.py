@@ -339,7 +339,7 @@ async def test_a_different_request_resumes_nothing(simulator, prefect) -> None:
     async def with_other_commands() -> int:
         credentials = credentials_for(simulator)
         schedule = BoltSchedule(credentials=credentials, schedule_name=SCHEDULE, commands=["dbt test"])
-        attempt = await RunLifecycle.begin(schedule, second, RunPolicies())
+        attempt = await RunLifecycle.begin(schedule, second, RunPolicies(), schedule.request())
         return (await attempt.obtain()).run_id
 
     assert await in_a_process(with_other_commands) != before

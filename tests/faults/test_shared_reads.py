@@ -101,7 +101,9 @@ async def test_all_runs_are_cancelled_if_the_event_loop_ends_during_a_read(
 
         async def work(name: str) -> None:
             schedule = BoltSchedule(credentials=credentials_for(simulator), schedule_name=name)
-            lifecycle = await RunLifecycle.begin(schedule, running(prefect), RunPolicies(), key="run")
+            lifecycle = await RunLifecycle.begin(
+                schedule, running(prefect), RunPolicies(), schedule.request()
+            )
             async with lifecycle.cleaning_up():
                 await lifecycle.wait(await lifecycle.obtain())
 

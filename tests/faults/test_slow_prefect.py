@@ -59,7 +59,8 @@ async def test_a_refused_trigger_is_withdrawn(simulator, prefect) -> None:
     ):
         async with lifecycle.cleaning_up():
             await lifecycle.obtain()
-    other = simulator.start_run(SCHEDULE)
+    async with credentials_for(simulator).get_client() as client:
+        other = await client.trigger_bolt_run(SCHEDULE)
     record = record_of(prefect, flow_run_id)
     await reconcile_run(record, credentials_for(simulator), Event.CANCELLED, "The flow run was cancelled.")
     assert simulator.run(other).state == "RUNNING"

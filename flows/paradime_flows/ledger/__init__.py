@@ -12,7 +12,6 @@ from paradime_flows.ledger.record import (
 )
 from paradime_flows.ledger.retried_parents import are_of_two_attempts, attempts_around, call_name, enter
 from paradime_flows.ledger.store import (
-    Lease,
     Superseded,
     check_lease,
     execution_of,

@@ -22,21 +22,11 @@ from paradime_flows.choices import OnInterrupt, Policy
 from paradime_flows.events import RunSubject, emit_if_running, emit_triggered
 from paradime_flows.ledger.phase import Phase, Relation
 from paradime_flows.ledger.store import NO_LEASE, Lease, Superseded, lease_to_settle, put, top_lease
-from paradime_flows.prefect_api import (
-    LEDGER_LABEL_PREFIX,
-    RUN_ID_LABEL,
-    SCHEDULE_LABEL,
-    logger_for,
-    prefect_client,
-    run_logger,
-    schedule_tag,
-)
+from paradime_flows.prefect_api import logger_for, prefect_client, run_logger
+from paradime_flows.prefect_api.labels import LEDGER_LABEL_PREFIX, RUN_ID_LABEL, SCHEDULE_LABEL, schedule_tag
 from paradime_flows.reporting.archive_settings import ArchiveSettings
 
 FLOW_KEY = "run"
-
-# The most that Prefect returns in one answer. A search for the run of a trigger is only about the last minutes.
-_FLOW_RUNS_READ = 200
 
 
 class Record(BaseModel):
@@ -84,7 +74,6 @@ class Record(BaseModel):
     # The earlier Bolt runs. The first `earlier` of them were reported before the flow run started again.
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
-    # The decision log.
     notes: list[tuple[str, str]] = Field(default_factory=list)
     # The greatest lease of the flow run when the record was read. None: this process holds the lease.
     _seen: Lease | None = PrivateAttr(default=NO_LEASE)
@@ -191,23 +180,22 @@ def read_records(flow_run: FlowRun) -> list[Record]:
 
 
 async def runs_of_others(record: Record) -> set[int]:
-    """Return the Bolt runs of a record's schedule that other triggers have started; none if Prefect does not answer.
-
-    If a flow run has taken over a record, the old record and the new record have the same trigger.
-    """
+    """Return the Bolt runs of a record's schedule that other triggers have started; none if Prefect does not answer."""
     tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[schedule_tag(record.schedule)]))
     try:
         async with prefect_client() as client:
+            # Prefect returns at most 200 in one answer. A search is only about the last minutes.
             flow_runs = await client.read_flow_runs(
-                flow_run_filter=tagged, sort=FlowRunSort.START_TIME_DESC, limit=_FLOW_RUNS_READ
+                flow_run_filter=tagged, sort=FlowRunSort.START_TIME_DESC, limit=200
             )
     except Exception as error:  # noqa: BLE001 - the search then uses only what Bolt shows
         run_logger().warning("Could not ask Prefect which Bolt runs other flow runs have started: %s", error)
         return set()
-    others = [other for flow_run in flow_runs for other in read_records(flow_run)]
+    # If a flow run has taken over a record, the old record and the new record have the same trigger.
     return {
         other.run_id
-        for other in others
+        for flow_run in flow_runs
+        for other in read_records(flow_run)
         if other.run_id is not None
         and other.relation is Relation.OURS
         and other.intent not in {None, record.intent}
@@ -216,23 +204,13 @@ async def runs_of_others(record: Record) -> set[int]:
 
 
 async def write_record(record: Record) -> FlowRun:
-    """Write a record with the lease that this process holds; return the flow run, as read after the write.
-
-    Raises:
-        Superseded: Somebody has taken the lease since this process took it. Then `fold` uses at most the started run.
-    """
+    """Write a record with the lease that this process holds; return the flow run, as read after the write."""
     async with prefect_client() as client:
         return await put(client, record.flow_run_id, record.to_labels(), record.lease)
 
 
 async def hold(client: PrefectClient, record: Record) -> None:
-    """Take the lease on a record's flow run, or check that this process has not lost it.
-
-    A settler calls this function before it acts. The record gets everything that others wrote before that.
-
-    Raises:
-        Superseded: Somebody has taken the lease since the record was read, or since this process took it.
-    """
+    """Take the lease for a settler, or check that it is not lost. The record gets all that others wrote before."""
     seen = record._seen  # noqa: SLF001
     if seen is None:
         flow_run = await client.read_flow_run(record.flow_run_id)
@@ -269,7 +247,6 @@ class FlowRunLedger:
         record.request, record.intent = request, intent
         record.run_id, record.state, record.unreachable = None, None, False
         record.phase, record.relation = Phase.SENDING, Relation.OURS
-        # Replace the time of an earlier Bolt run.
         record.began_at = intent.intended_at
         flow_run = await write_record(record)
         record.began_here = time.monotonic()
@@ -341,7 +318,7 @@ class FlowRunLedger:
         """Write that the Bolt run is no longer tracked."""
         record = self.record
         record.state = state or record.state
-        if reported:
+        if reported or record.phase is Phase.REPORTED:
             record.phase, record.failed_run = Phase.REPORTED, None
         elif record.run_id is None or (record.state is not None and record.state.is_terminal):
             record.phase = Phase.ENDED

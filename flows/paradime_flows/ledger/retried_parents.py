@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -14,11 +14,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
-from paradime_flows.ledger.store import held_lease
+from paradime_flows.ledger.store import WRITES_AT_MOST, held_lease
 from paradime_flows.prefect_api import (
-    ATTEMPT_TAG_PREFIX,
-    CALL_TAG_PREFIX,
-    FLOW_RUN_TAG,
     current_task_run_id,
     every_flow_run,
     has_its_own_process,
@@ -28,10 +25,9 @@ from paradime_flows.prefect_api import (
     the_supervisor,
     times,
 )
+from paradime_flows.prefect_api.labels import ATTEMPT_TAG_PREFIX, CALL_TAG_PREFIX, FLOW_RUN_TAG
 
-_DIGITS: Final = 12
-_DIGITS_OF_ATTEMPTS: Final = 6
-_WRITES_AT_MOST: Final = 5
+_DIGITS_OF_ATTEMPTS = 6
 
 # The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
 # make other calls, or make them in another order.
@@ -105,10 +101,8 @@ async def enter(
 ) -> tuple[Sequence[FlowRun], tuple[FlowRun, FlowRun] | None]:
     """Tag a flow run, so that the sweeper and later attempts find it, and find the flow runs of the same call.
 
-    `family` is the flow run and its parents, as just read from Prefect.
-
-    Return the flow runs that earlier attempts have made with the same call, newest first. If a newer flow run has
-    replaced this flow run or one of its parents, return the replaced flow run and the newer one.
+    `family` is the flow run and its parents. Return the flow runs that earlier attempts have made with the same call,
+    newest first. If a newer flow run has replaced one of the family, return the replaced flow run and the newer one.
     """
     known = the_supervisor().of(family[0].id)
     wanted = [FLOW_RUN_TAG, *more_tags]
@@ -143,7 +137,7 @@ async def enter(
 async def _tag(client: PrefectClient, flow_run: FlowRun, wanted: Sequence[str]) -> None:
     """Add tags to a flow run. Prefect replaces all its tags, so parallel tasks read the tags before and after that."""
     in_task = current_task_run_id() is not None
-    for _ in range(_WRITES_AT_MOST):
+    for _ in range(WRITES_AT_MOST):
         flow_run = await client.read_flow_run(flow_run.id) if in_task else flow_run
         kept = [tag for tag in flow_run.tags if not tag.startswith((CALL_TAG_PREFIX, ATTEMPT_TAG_PREFIX))]
         tags = list(dict.fromkeys([*kept, *wanted]))
@@ -160,9 +154,8 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
 
     `calls` are the task runs that represent the flow run in its caller, its parent in the parent's caller, and so on.
     """
-    root, is_first = family[-1], True
+    root, is_first, attempts = family[-1], True, ""
     path: list[object] = []
-    attempts = ""
     for child, parent, call in reversed(list(zip(family, family[1:], calls, strict=False))):
         tasks, by_flow = tasks_around(parent.id), call.dynamic_key.isdigit()
         is_first = is_first and is_first_attempt(parent) and not has_its_own_process(child)
@@ -190,4 +183,4 @@ def _is_of_another_attempt(flow_run: FlowRun, call: Call) -> bool:
 
 
 def _hash(*parts: object) -> str:
-    return sha256(repr(parts).encode()).hexdigest()[:_DIGITS]
+    return sha256(repr(parts).encode()).hexdigest()[:12]

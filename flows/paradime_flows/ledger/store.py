@@ -17,14 +17,13 @@ from paradime_flows.prefect_api import (
     current_execution,
     current_task_run_id,
     flow_run_at_begin,
-    prefect_client,
     read_flow_run,
     the_supervisor,
     times,
 )
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 
-_WRITES_AT_MOST = 5
+WRITES_AT_MOST = 5
 # The first character of a settler's name. It sorts before the first character of every execution. So at the same epoch,
 # the lease of an execution is greater than the lease of a settler.
 SETTLER = "-"
@@ -90,11 +89,9 @@ async def put(
 ) -> FlowRun:
     """Write labels to a flow run, and read them back after a pause until Prefect has stored them (README.md).
 
-    Raises:
-        RuntimeError: Prefect has not stored the labels after several writes.
-        Superseded: The `lease` of the writer is lost.
+    Raise `Superseded` if the `lease` of the writer is lost.
     """
-    for _ in range(_WRITES_AT_MOST):
+    for _ in range(WRITES_AT_MOST):
         await client.update_flow_run_labels(flow_run_id, labels)
         await anyio.sleep(times().other_writes_seconds)
         flow_run = await read_flow_run(client, flow_run_id)
@@ -112,8 +109,7 @@ async def put(
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process.
 
-    Raises:
-        Superseded: Another execution has taken it since. An execution takes the lease only once.
+    An execution takes the lease only once. Raise `Superseded` if another execution has taken it since.
     """
     # Prefect read the flow run when the flow began, so this copy may be out of date. That does no harm to the flow's
     # own code, which takes the lease only once, and before its tasks do.
@@ -123,7 +119,7 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     holder = current_execution()
     lease = max((each for each in _leases_in(flow_run.labels) if each.holder == holder), default=None)
     if lease is None:
-        lease, flow_run = await _take(client, flow_run)
+        lease, flow_run = await supersede(client, flow_run)
     _leases.set({**_leases.get(), flow_run_id: lease})
     leases = the_supervisor().leases
     leases[flow_run_id] = max(lease, leases.get(flow_run_id, lease))
@@ -131,22 +127,15 @@ async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     return flow_run
 
 
-async def supersede(flow_run_id: UUID) -> tuple[Lease, FlowRun]:
-    """Take the lease on an old flow run for the current execution, which is of the flow run that replaces it.
+async def supersede(client: PrefectClient, flow_run: FlowRun) -> tuple[Lease, FlowRun]:
+    """Take the lease on a flow run for the current execution, which is of this flow run, or of one that replaces it.
 
-    Return the lease, and the old flow run, as read after the lease was taken.
-
-    Raises:
-        Superseded: Other flow runs take the lease again and again.
+    Return the lease, and the flow run, as read after the lease was taken. Raise `Superseded` if others take the lease
+    again and again.
     """
-    async with prefect_client() as client:
-        return await _take(client, await client.read_flow_run(flow_run_id))
-
-
-async def _take(client: PrefectClient, flow_run: FlowRun) -> tuple[Lease, FlowRun]:
     holder = current_execution()
     # Another holder may have taken the same epoch, or a later one, since the flow run was read.
-    for _ in range(_WRITES_AT_MOST):
+    for _ in range(WRITES_AT_MOST):
         top = top_lease(flow_run.labels)
         if top.holder == holder:
             return top, flow_run

@@ -64,7 +64,8 @@ class EarlierAttempts:
                 # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
                 # If the earlier flow run is just starting again, it notices this flow run and stops.
                 with suppress(Superseded):
-                    _, left = await supersede(one.id)
+                    async with prefect_client() as client:
+                        _, left = await supersede(client, await client.read_flow_run(one.id))
                     await write_final_state(left, self.flow_run)
         async with prefect_client() as client:
             self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])

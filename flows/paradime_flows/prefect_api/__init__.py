@@ -38,13 +38,8 @@ from paradime_flows.prefect_api.inputs import (
     schedule_of_run,
 )
 from paradime_flows.prefect_api.labels import (
-    ATTEMPT_TAG_PREFIX,
-    CALL_TAG_PREFIX,
     FLOW_RUN_TAG,
-    LEDGER_LABEL_PREFIX,
     LOGS_LABEL_PREFIX,
-    RUN_ID_LABEL,
-    SCHEDULE_LABEL,
     STEP_LABEL_PREFIX,
     WATCH_VARIABLE_PREFIX,
     schedule_tag,
@@ -60,13 +55,8 @@ from paradime_flows.prefect_api.task_runs import ShownTaskRun, as_task_run, end_
 from paradime_flows.time_limits import times
 
 __all__ = [
-    "ATTEMPT_TAG_PREFIX",
-    "CALL_TAG_PREFIX",
     "FLOW_RUN_TAG",
-    "LEDGER_LABEL_PREFIX",
     "LOGS_LABEL_PREFIX",
-    "RUN_ID_LABEL",
-    "SCHEDULE_LABEL",
     "STEP_LABEL_PREFIX",
     "WATCH_VARIABLE_PREFIX",
     "ArtifactWriter",

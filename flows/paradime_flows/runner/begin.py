@@ -1,8 +1,6 @@
 """Begins an execution of a flow run, and finds the record that an intent resumes.
 
-The record is from an earlier attempt of the flow run, or from an older flow run that the flow run replaces. Of an older
-flow run, the new one takes over the record in steps (ledger/README.md), so that exactly one flow run tracks each Bolt
-run. If the process is killed between two steps, the next attempt continues.
+If the process is killed between two steps of a take-over (ledger/README.md), the next attempt continues.
 """
 
 from __future__ import annotations
@@ -71,11 +69,7 @@ async def find_record(
 
 
 def claim(found: list[Record], new: Record) -> Record | None:
-    """From the records `found` of a flow run, return the record that a new intent of the flow run resumes.
-
-    Each execution of a flow run makes new task runs, and so does each attempt of a task that calls other tasks. So a
-    task run resumes an earlier record with an equal request.
-    """
+    """From the records `found` of a flow run, return the record that a new intent of the flow run resumes."""
     for record in found:
         if record.key != new.key:
             continue
@@ -89,6 +83,8 @@ def claim(found: list[Record], new: Record) -> Record | None:
             "or call tasks.",
             schedule_name=new.schedule,
         )
+    # Each execution of a flow run makes new task runs, and so does each attempt of a task that calls other tasks. So a
+    # task run resumes an earlier record with an equal request.
     for record in found:
         same = record.asked == new.asked and record.is_of_task and new.is_of_task
         if same and are_of_two_attempts(new.called_in, record.called_in) and _reserve(record, new):
@@ -108,11 +104,7 @@ def _reserve(old: Record, new: Record) -> bool:
 
 
 async def _take_over_from(
-    previous: FlowRun,
-    record: Record | None,
-    new: Record,
-    flow_run: FlowRun,
-    credentials: ParadimeCredentials,
+    previous: FlowRun, record: Record | None, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Record | None:
     """Take over a record of an old flow run, unless there is a `record` to resume. Mark each old record of its run."""
 
@@ -120,7 +112,8 @@ async def _take_over_from(
         if not _can_be_continued(old):
             return False
         if record is not None:
-            return _is_of_same_run(old, record)
+            runs = {record.run_id, *(attempt.run_id for attempt in record.attempts)} - {None}
+            return old.run_id in runs or (old.intent is not None and old.intent == record.intent)
         asked = (old.asked, old.workspace, old.is_of_task) == (new.asked, new.workspace, new.is_of_task)
         # Equal calls resume different records. If they all took the lease, they would hinder each other.
         return asked and _reserve(old, new)
@@ -132,7 +125,8 @@ async def _take_over_from(
     is_replaced = record is None and is_alive and not any(old.is_unreported for old in found)
     if not is_replaced and not any(is_wanted(old) for old in found):
         return record
-    lease, previous = await supersede(previous.id)
+    async with prefect_client() as client:
+        lease, previous = await supersede(client, await client.read_flow_run(previous.id))
     cancelled = await write_final_state(previous, flow_run)
     # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
@@ -161,20 +155,14 @@ async def _take_over(old: Record, new: Record) -> Record:
     record = old.model_copy(update={"flow_run_id": new.flow_run_id, "key": new.key}, deep=True)
     if record.state == BoltRunState.SUCCESS:
         record.phase = Phase.RUNNING
-    record.decision_log().note(
-        f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
-    )
+    note = f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
+    record.decision_log().note(note)
     await write_record(record.hold_with(held_lease(new.flow_run_id)))
     return record
 
 
 def _can_be_continued(old: Record) -> bool:
     return old.is_unreported or old.state == BoltRunState.SUCCESS
-
-
-def _is_of_same_run(old: Record, record: Record) -> bool:
-    runs = {record.run_id, *(attempt.run_id for attempt in record.attempts)} - {None}
-    return old.run_id in runs or (old.intent is not None and old.intent == record.intent)
 
 
 async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:

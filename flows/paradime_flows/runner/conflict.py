@@ -1,8 +1,7 @@
 """Triggers the Bolt run of an intent, once, and does as `on_already_running` says if the schedule is already running.
 
-Bolt itself refuses a second run of a schedule that is already running. A flow run also holds the slot of a concurrency
-limit in Prefect. So no other flow run triggers the schedule between a failure and its retry, and flow runs take turns
-even if Bolt allows two runs at once.
+A flow run also holds the slot of a concurrency limit in Prefect. So no other flow run triggers the schedule between a
+failure and its retry, and flow runs take turns even if Bolt allows two runs at once.
 """
 
 from __future__ import annotations
@@ -15,17 +14,9 @@ from typing import NamedTuple
 
 from slugify import slugify
 
-from paradime_blocks import (
-    BoltAlreadyRunning,
-    BoltError,
-    BoltRequestError,
-    BoltRun,
-    BoltRunError,
-    BoltRunState,
-    BoltSchedule,
-    BoltUnsupported,
-)
+from paradime_blocks import BoltRun, BoltRunError, BoltRunState, BoltSchedule
 from paradime_blocks.client.inputs import command_text
+from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnsupported
 from paradime_blocks.models import count_setup
 from paradime_blocks.options import Command
 from paradime_blocks.polling import Deadline
@@ -70,7 +61,6 @@ class Triggering:
     ledger: FlowRunLedger
     decision_log: DecisionLog
     on_already_running: OnAlreadyRunning
-    # What the caller requested.
     asked: TriggerRequest
     # Whether to look for a conflict before a trigger: Bolt may allow parallel runs of the schedule, and refuse nothing.
     looks_first: bool = field(default=False, init=False)
@@ -173,13 +163,13 @@ class Triggering:
     async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         other, answer = conflict.run, self._answer_to(conflict)
-        if answer == "wait" and other is None:
+        if answer == "fail":
+            raise self._about(other, error) from error
+        if other is None:
             self.decision_log.note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
             )
             return False
-        if answer == "fail" or other is None:
-            raise self._about(other, error) from error
         if answer == "wait":
             await self._wait_for(other)
             return False
@@ -210,7 +200,6 @@ class Triggering:
             await showing.clock.sleep(times().conflict_poll_seconds)
 
     async def _conflicting_run(self) -> Conflict:
-        """Ask Bolt for the schedule's active Bolt run, or else for its latest one."""
         name = self.asked.schedule_name
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs shows only the latest run.
@@ -284,16 +273,15 @@ class Triggering:
 
     async def how_it_differs(self, other: BoltRun) -> str | None:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
+        differs = f"Bolt run {other.run_id} differs from the request"
         try:
             differences = await self._differences(other)
         except BoltError as error:
-            differs = (
-                f"It is unknown whether Bolt run {other.run_id} differs from the request: {error.message}"
-            )
+            differs = f"It is unknown whether {differs}: {error.message}"
         else:
             if not differences:
                 return None
-            differs = f"Bolt run {other.run_id} differs from the request: {', and '.join(differences)}."
+            differs = f"{differs}: {', and '.join(differences)}."
         DecisionLog(self.decision_log.notes, log=run_logger().warning).note(differs)
         if self.on_already_running == "attach_if_same":
             raise self._about(other, BoltAlreadyRunning(differs))

@@ -10,33 +10,16 @@ from typing import Any
 from uuid import UUID
 
 import anyio
-from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 
-from paradime_blocks import (
-    BoltError,
-    BoltRun,
-    BoltRunError,
-    BoltRunFailed,
-    BoltRunResult,
-    BoltRunState,
-    BoltRunTimedOut,
-    BoltSchedule,
-)
+from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
+from paradime_blocks.errors import BoltError, BoltRunError, BoltRunFailed, BoltRunTimedOut
 from paradime_blocks.polling import Observation
 from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest
 from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
-from paradime_flows.ledger import (
-    FLOW_KEY,
-    FlowRunLedger,
-    Phase,
-    Record,
-    Relation,
-    attempts_around,
-    held_lease,
-)
+from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Record, Relation, attempts_around, held_lease
 from paradime_flows.parameters import RetriedRunOptions
 from paradime_flows.prefect_api import (
     count_signals,
@@ -92,7 +75,6 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        """Return the policies that the options of a flow contain."""
         given: dict[str, Any] = filled(RetriedRunOptions, options)
         # Without patterns of their own, the default patterns are used.
         chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
@@ -127,8 +109,8 @@ class RunLifecycle:
         schedule: BoltSchedule,
         flow_run_id: UUID,
         policies: RunPolicies,
+        request: TriggerRequest,
         *,
-        request: TriggerRequest | None = None,
         key: str = FLOW_KEY,
         watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None,
     ) -> RunLifecycle:
@@ -138,13 +120,17 @@ class RunLifecycle:
         # Hooks in this process can use credentials that the flow has made in its code.
         workspace = (credentials.api_endpoint, credentials.workspace_uid)
         the_supervisor().of(flow_run_id).credentials[workspace] = credentials
-        tags = [schedule_tag(schedule.schedule_name)]
+        tag = schedule_tag(schedule.schedule_name)
         async with prefect_client() as client:
-            flow_run, earlier = await begin_execution(client, flow_run_id, tags)
+            flow_run, earlier = await begin_execution(client, flow_run_id, [tag])
             if flow_run.run_count > 1:
                 why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
                 await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
-        request = _with_reason(request or schedule.request(), flow_run)
+        if request.options.get("reason") is None:
+            # Paradime's page shows the reason.
+            url = flow_run_url(flow_run.id)
+            name = one_line(flow_run.name, 100) or str(flow_run.id)
+            request = request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
         facts: dict[str, Any] = {
             "asked": request.fingerprint,
             "called_in": attempts_around(flow_run_id),
@@ -165,7 +151,6 @@ class RunLifecycle:
 
     @property
     def run(self) -> BoltRun:
-        """The current Bolt run. The record has its id."""
         assert self.record.run_id is not None  # noqa: S101
         cancels = decide(self.record, Event.TIME_LIMIT) is Action.CANCEL
         return replace(self.schedule.attach(self.record.run_id), cancel_on_timeout=cancels)
@@ -176,20 +161,21 @@ class RunLifecycle:
         if run is not None:
             return run
         record = self.record
-        if record.failed_run is not None:
-            # An earlier execution of the flow run ended before it had retried this Bolt run.
-            return await self._start(retry_of(self.request, record.failed_run))
-        if (retried := self.request.retry_of) is not None:
-            record.count_attempt(retried, await self.schedule.attach(retried).astate())
-        # The limit `retries` ignores these attempts.
-        record.earlier = len(record.attempts)
-        return await self._start(self.request)
+        if record.failed_run is None:
+            if (retried := self.request.retry_of) is not None:
+                record.count_attempt(retried, await self.schedule.attach(retried).astate())
+            # The limit `retries` ignores these attempts.
+            record.earlier = len(record.attempts)
+        return await self._start()
 
-    async def _start(self, request: TriggerRequest) -> BoltRun:
+    async def _start(self) -> BoltRun:
+        # An earlier execution of the flow run may have ended before it had retried the failed Bolt run.
+        failed = self.record.failed_run
+        request = self.request if failed is None else retry_of(self.request, failed)
         try:
             await unless_stopped(partial(self.triggering.run, request), self.record.flow_run_id)
         except Skipped:
-            if self.record.failed_run is None:
+            if failed is None:
                 raise
             self.decision_log.note(
                 "The schedule is already running, and the policy is to skip, so the failed run is not retried."
@@ -199,12 +185,10 @@ class RunLifecycle:
         return self.run
 
     async def _resume(self) -> BoltRun | None:
-        record = self.record
+        record, note = self.record, self.decision_log.note
         action = decide(record, Event.BEGUN)
         if action is Action.RESUME:
-            self.decision_log.note(
-                f"Resuming Bolt run {record.run_id} from an earlier attempt of this flow run."
-            )
+            note(f"Resuming Bolt run {record.run_id} from an earlier attempt of this flow run.")
             # An earlier attempt may have seen an outage, but this attempt has not. Hooks read this value.
             record.unreachable = False
             await self.ledger.resumed()
@@ -212,17 +196,13 @@ class RunLifecycle:
         if record.run_id is not None:
             ended = record.state is not None and record.state.is_terminal
             past = f"ended as {record.state}" if ended else "was left running at its time limit"
-            self.decision_log.note(
-                f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run."
-            )
-            self.record.count_attempt(record.run_id, record.state)
+            note(f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run.")
+            record.count_attempt(record.run_id, record.state)
             record.intent = None
             return None
         if action is not Action.SEARCH:
             return None
-        self.decision_log.note(
-            "An earlier attempt of this flow run may have triggered a run; searching for this run."
-        )
+        note("An earlier attempt of this flow run may have triggered a run; searching for this run.")
         search = partial(find_run, record, self.schedule.credentials, self.decision_log)
         finding = await unless_stopped(search, record.flow_run_id)
         if decide(record, Event.BEGUN, is_absent=finding.is_absent) is Action.REFUSE:
@@ -261,7 +241,8 @@ class RunLifecycle:
 
     def is_retried(self, run: BoltRun, error: BoltRunFailed) -> bool:
         """Whether a failed Bolt run is retried: the policy allows a retry, and the retry may help."""
-        if self._retries_of(run) >= self.policies.retries:
+        retried = {each.run_id for each in self.record.attempts[self.record.earlier :]} - {run.run_id}
+        if len(retried) >= self.policies.retries:
             return False
         reason = why_not_retry(error, self.policies.non_retryable_errors)
         if reason is not None:
@@ -270,27 +251,22 @@ class RunLifecycle:
             )
         return reason is None
 
-    def _retries_of(self, run: BoltRun) -> int:
-        """Return how many failed Bolt runs were retried before this one."""
-        failed = self.record.attempts[self.record.earlier :]
-        return sum(each.run_id != run.run_id for each in failed)
-
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
-        request = retry_of(self.request, run.run_id)
         state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
         await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
         self.record.count_attempt(run.run_id, state)
         self.record.failed_run = run.run_id
+        number = len(self.record.attempts) - self.record.earlier
         self.decision_log.note(
-            f"Bolt run {run.run_id} failed; retry {self._retries_of(run) + 1} of {self.policies.retries} "
+            f"Bolt run {run.run_id} failed; retry {number} of {self.policies.retries} "
             f"in {self.policies.retry_delay_seconds:g} s."
         )
         # With `reported=False`, the next execution of the flow run retries the failed run if this process crashes now.
         await self.ledger.close(state, reported=False)
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
-        return await self._start(request)
+        return await self._start()
 
     async def finish(self, outcome: BaseException | None) -> tuple[Archive, str | None]:
         """Archive the Bolt run, and write the outcome to the record. Return a message if the flow run was cancelled."""
@@ -308,7 +284,7 @@ class RunLifecycle:
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
             reported = outcome is None or isinstance(outcome, BoltRunError)
-            await self.ledger.close(record.state, reported=reported or record.phase is Phase.REPORTED)
+            await self.ledger.close(record.state, reported=reported)
         else:
             await self.ledger.save()
         if stop is None and self.ledger.seen is not None:
@@ -329,12 +305,3 @@ class RunLifecycle:
         except (StoppedByPrefect, *INTERRUPTS) as error:
             await clean_up_interrupted(self.record, self.schedule.credentials, error)
             raise
-
-
-def _with_reason(request: TriggerRequest, flow_run: FlowRun) -> TriggerRequest:
-    """Return the request with a reason, which Paradime's page shows. The default reason names the flow run."""
-    if request.options.get("reason") is not None:
-        return request
-    url = flow_run_url(flow_run.id)
-    name = one_line(flow_run.name, 100) or str(flow_run.id)
-    return request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))

@@ -10,15 +10,8 @@ from uuid import UUID
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from paradime_blocks import (
-    BoltError,
-    BoltRequestError,
-    BoltRun,
-    BoltRunFailed,
-    BoltRunResult,
-    BoltRunState,
-    BoltSchedule,
-)
+from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
+from paradime_blocks.errors import BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import TriggerRequest
 from paradime_flows.choices import LiveLogsMode, WaitMode
@@ -35,8 +28,8 @@ R = TypeVar("R")
 async def drive(
     schedule: BoltSchedule,
     policies: RunPolicies,
+    request: TriggerRequest,
     *,
-    request: TriggerRequest | None = None,
     live_logs: LiveLogsMode = "all",
     command_task_runs: bool = True,
     one_at_a_time: bool = True,
@@ -51,9 +44,7 @@ async def drive(
         flow_run_id, schedule.schedule_name, live_logs, command_task_runs=command_task_runs, planned=planned
     )
     try:
-        lifecycle = await RunLifecycle.begin(
-            schedule, flow_run_id, policies, request=request, watcher=view.watch
-        )
+        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request, watcher=view.watch)
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult)
     try:
@@ -155,14 +146,9 @@ def this_flow_run_id() -> UUID:
 
 
 def stopped(stop: StoppedByPrefect, kind: type[R], more: str = "") -> R:
-    """Return a state instead of a flow's result, after the flow run was stopped.
-
-    After a signal, the state is Crashed, as Prefect does for a flow in the main thread, which the signal reaches.
-    """
-    message = f"{stop.reason}{more}"
-    return as_result(
-        Crashed(message=message) if stop.event is Event.INTERRUPTED else Cancelled(message=message), kind
-    )
+    """Return the state of a stopped flow run: after a signal Crashed, as Prefect does for a flow in the main thread."""
+    state = Crashed if stop.event is Event.INTERRUPTED else Cancelled
+    return as_result(state(message=f"{stop.reason}{more}"), kind)
 
 
 def as_result(state: State[Any], kind: type[R]) -> R:  # noqa: ARG001 - `kind` is only for the type checker

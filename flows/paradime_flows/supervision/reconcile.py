@@ -167,7 +167,6 @@ async def find_run(
             )
     if finding.run_id is not None:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
-        record.began_at = record.intent.intended_at
         note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
     elif finding.is_absent and seconds < certain_after:
         note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."

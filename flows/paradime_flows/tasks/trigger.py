@@ -78,7 +78,7 @@ async def _start(
     policies = RunPolicies(on_already_running="fail", on_interrupt=on_interrupt, on_crash=on_crash)
     key = str(current_task_run_id())
     try:
-        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request=request, key=key)
+        lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request, key=key)
     except StoppedByPrefect as stop:
         raise CancelledRun(stop.reason) from None
     try:
