@@ -24,7 +24,8 @@ from paradime_blocks.polling import (
 from paradime_blocks.run import BoltRun
 from paradime_blocks.signals import INTERRUPTS, signals_held_off, to_the_end
 from paradime_blocks.sync import sync_form
-from paradime_blocks.trigger.request import DecisionLog, RunLedger, TriggerIntent, TriggerRequest
+from paradime_blocks.trigger.decision_log import DecisionLog
+from paradime_blocks.trigger.request import RunLedger, TriggerIntent, TriggerRequest
 from paradime_blocks.trigger.send import Trigger
 
 if TYPE_CHECKING:

@@ -35,8 +35,6 @@ async def cancel_owned_runs(flow: Flow[Any, Any], flow_run: FlowRun, state: Stat
 
     A Bolt run that another client triggered is never cancelled.
 
-    The rules are in `paradime_flows.supervision.decide`.
-
     Args:
         flow: The flow of the flow run. This hook does not use the flow.
         flow_run: The flow run, as Prefect read it when the flow run began.

@@ -1,6 +1,7 @@
 """Triggers at most one Bolt run per request. Other packages import from here."""
 
-from paradime_blocks.trigger.request import DecisionLog, TriggerIntent, TriggerRequest, fingerprint_of
+from paradime_blocks.trigger.decision_log import DecisionLog
+from paradime_blocks.trigger.request import TriggerIntent, TriggerRequest, fingerprint_of
 from paradime_blocks.trigger.search import (
     Finding,
     Fit,

@@ -1,12 +1,10 @@
-"""The request to trigger a run, what is known before the trigger is sent, the ledger and the decision log."""
+"""The request to trigger a run, what is known before the trigger is sent, and who stores it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 from paradime_blocks.client.inputs import command_text, trigger_variables
@@ -91,19 +89,3 @@ class RunLedger(Protocol):
     async def started(self, run_id: int) -> None: ...
 
     async def withdraw(self) -> None: ...
-
-
-@dataclass
-class DecisionLog:
-    """The decisions about a Bolt run as (ISO date in UTC, sentence), oldest first. `log` gets each new sentence."""
-
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    log: Callable[[str], object] | None = None
-
-    def note(self, sentence: str) -> None:
-        """Add a decision, unless one of the last four decisions is the same: a repeated decision is logged once."""
-        if sentence in {earlier for _, earlier in self.notes[-4:]}:
-            return
-        self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
-        if self.log is not None:
-            self.log(sentence)

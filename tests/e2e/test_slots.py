@@ -15,7 +15,7 @@ from support.processes import await_until
 
 from paradime_blocks import BoltAlreadyRunning, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_blocks.trigger.request import DecisionLog
+from paradime_blocks.trigger.decision_log import DecisionLog
 from paradime_flows.prefect_api import schedule_slot, slots
 from paradime_flows.run_schedule import arun_schedule, run_schedule
 from paradime_flows.runner.conflict import slot_name

@@ -20,7 +20,8 @@ from support.prefect_api import artifacts_of, latest_flow_run
 from paradime_blocks import BoltRunFailed, BoltRunTimedOut, BoltSchedule, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand, faults
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trigger.request import DecisionLog, TriggerRequest
+from paradime_blocks.trigger.decision_log import DecisionLog
+from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record, read_records

@@ -21,7 +21,7 @@ from paradime_blocks.schedule import BoltSchedule
 from paradime_blocks.testing import BoltSimulator, faults
 from paradime_blocks.testing.faults import Fault
 from paradime_blocks.testing.reply import Reply
-from paradime_blocks.trigger.request import DecisionLog
+from paradime_blocks.trigger.decision_log import DecisionLog
 
 LOST = faults.CutConnection(operation="triggerBoltRun", after_acting=True)
 LOST_BEFORE = faults.CutConnection(operation="triggerBoltRun")

@@ -27,8 +27,6 @@ from paradime_flows.prefect_api import (
 )
 from paradime_flows.prefect_api.labels import ATTEMPT_TAG_PREFIX, CALL_TAG_PREFIX, FLOW_RUN_TAG
 
-_DIGITS_OF_ATTEMPTS = 6
-
 # The name of the present call, instead of Prefect's number. A pipeline names its calls, because its next attempt may
 # make other calls, or make them in another order.
 call_name: ContextVar[str | None] = ContextVar("call_name", default=None)
@@ -65,7 +63,7 @@ def attempts_around(flow_run_id: UUID) -> str:
 def _attempts(outside: str, flow_run_id: UUID, execution: str, tasks: Sequence[TaskRun]) -> str:
     ids = [outside, _hash(flow_run_id)] if outside else []
     inside = [part for each in tasks for part in (each.id, each.run_count)]
-    return ".".join([*ids, *(_hash(part)[:_DIGITS_OF_ATTEMPTS] for part in (execution, *inside))])
+    return ".".join([*ids, *(_hash(part)[:6] for part in (execution, *inside))])
 
 
 def tasks_around(flow_run_id: UUID) -> list[TaskRun]:

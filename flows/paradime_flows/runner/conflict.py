@@ -14,28 +14,18 @@ from typing import NamedTuple
 
 from slugify import slugify
 
-from paradime_blocks import BoltRun, BoltRunError, BoltRunState, BoltSchedule
+from paradime_blocks import BoltRun, BoltRunError, BoltSchedule
 from paradime_blocks.client.inputs import command_text
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnsupported
 from paradime_blocks.models import count_setup
 from paradime_blocks.options import Command
 from paradime_blocks.polling import Deadline
-from paradime_blocks.text import Redactor
-from paradime_blocks.trigger import (
-    DecisionLog,
-    Fit,
-    Trigger,
-    TriggerRequest,
-    checked_out,
-    fingerprint_of,
-    first_of,
-)
+from paradime_blocks.trigger import DecisionLog, Fit, Trigger, TriggerRequest, fingerprint_of, first_of
 from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.ledger import FlowRunLedger, Relation
 from paradime_flows.prefect_api import SlotTaken, run_logger, schedule_slot, times
+from paradime_flows.runner.difference import differences_of
 from paradime_flows.supervision import Action, Event, decide, unless_stopped
-
-_CHARACTERS = 150
 
 
 class Skipped(Exception):
@@ -275,7 +265,7 @@ class Triggering:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
         differs = f"Bolt run {other.run_id} differs from the request"
         try:
-            differences = await self._differences(other)
+            differences = await differences_of(other, self.asked)
         except BoltError as error:
             differs = f"It is unknown whether {differs}: {error.message}"
         else:
@@ -286,28 +276,6 @@ class Triggering:
         if self.on_already_running == "attach_if_same":
             raise self._about(other, BoltAlreadyRunning(differs))
         return differs
-
-    async def _differences(self, other: BoltRun) -> list[str]:
-        request, git = self.asked, None
-        async with self.schedule.credentials.get_client() as client:
-            status = await client.get_bolt_run(other.run_id, logs=False)
-            asked = request.commands or (await client.get_bolt_schedule(request.schedule_name)).commands
-            # Some backends cannot list runs. The branch is then not compared.
-            with suppress(BoltRequestError):
-                page = await client.list_bolt_runs(request.schedule_name)
-                git = next((record.git_info for record in page.runs if record.id == other.run_id), None)
-        shown = [command.command for command in status.commands]
-        first = first_of([*map(fingerprint_of, asked)], shown)
-        # Until the Bolt run has succeeded, Bolt shows only the commands that have started.
-        is_whole = status.state == BoltRunState.SUCCESS
-        differences = []
-        if asked and (first is None or (is_whole and len(shown) - first < len(asked))):
-            redact = Redactor.of(self.schedule.credentials)
-            own = redact.line("; ".join(shown[count_setup(shown) :] or shown), _CHARACTERS)
-            differences.append(f"commands {own!r} instead of {redact.line('; '.join(asked), _CHARACTERS)!r}")
-        if git is not None and checked_out(request.branch, git) is Fit.NO:
-            differences.append(f"branch {git.branch or git.commit_hash!r} instead of {request.branch!r}")
-        return differences
 
 
 def slot_name(schedule: BoltSchedule) -> str:
