@@ -71,7 +71,7 @@ async def test_waits_with_other_credentials_share_nothing(simulator, start):
 async def test_a_run_that_bolt_does_not_return_does_not_affect_the_others(simulator, start, credentials):
     """The error belongs to one wait; this run is polled alone from then on."""
     runs = [start(f"s{n}") for n in range(3)]
-    missing = BoltRun(999_999, credentials, poll_interval_seconds=0.1, max_outage_seconds=0.3)
+    missing = BoltRun(999_999, credentials, poll_interval_seconds=0.1, max_outage_seconds=1)
     waits = [asyncio.create_task(run.await_for_completion()) for run in (missing, *runs)]
     with pytest.raises(BoltUnavailable, match="could not be polled"):
         await waits[0]
