@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import os
 import signal
 import socket
@@ -34,10 +35,9 @@ _HOLD_SECONDS = 30.0
 # The longest time from a signal to the clean-up that it causes, on a slow machine.
 _REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Each signal with its time, on the monotonic clock. A signal that was held off and is delivered later is heard twice.
-_heard: list[tuple[float, int]] = []
-_held_off: list[tuple[float, int]] = []
-_ear: socket.socket | None = None
+# Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1. If it
+# is delivered later, it is heard again.
+_heard: list[tuple[float, int, int]] = []
 
 
 def in_main_thread() -> bool:
@@ -59,18 +59,9 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
-def heard_since(moment: float) -> int:
-    """Return how many signals to stop this process came since a moment on the monotonic clock, even if held off."""
-    return sum(at >= moment for at, _ in _heard)
-
-
-def had_effect_since(moment: float, numbers: tuple[int, ...] = _SIGNALS) -> int:
-    """Return how many of these signals came since a moment and were not held off."""
-
-    def count(signals: list[tuple[float, int]]) -> int:
-        return sum(at >= moment and number in numbers for at, number in signals)
-
-    return count(_heard) - count(_held_off)
+def heard_since(moment: float, numbers: tuple[int, ...] = _SIGNALS) -> int:
+    """Return how many of these signals came since a moment on the monotonic clock and were not held off."""
+    return sum(change for at, number, change in _heard if at >= moment and number in numbers)
 
 
 def listen_for_signals() -> None:
@@ -79,46 +70,33 @@ def listen_for_signals() -> None:
     Prefect imports the flows of a deployment in another thread, and a user's flow may call our code only in threads. A
     signal without a Python handler is not noted: such a signal ends the process at once, or is ignored.
     """
-    if in_main_thread():
-        _listen(None)
-    else:
-        ctypes.pythonapi.Py_AddPendingCall(_listen_when_pending, None)
+    ctypes.pythonapi.Py_AddPendingCall(_listen, None)
 
 
+@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)  # type: ignore[untyped-decorator]
 def _listen(_: int | None) -> int:
-    global _ear  # noqa: PLW0603 - a signal is for the whole process
-    if _ear is None:
-        ear, mouth = socket.socketpair()
-        mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
-        previous = signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
-        if previous == -1:
-            _ear = ear
-            threading.Thread(target=_note, args=(ear,), name="bolt-interrupts", daemon=True).start()
-        else:
-            # An event loop already receives the signals, with its own handlers.
-            os.close(signal.set_wakeup_fd(previous))
-            ear.close()
+    receiver = signal.set_wakeup_fd(-1)
+    # If there is a receiver, we listen already, or an event loop receives the signals, with its own handlers.
+    signal.set_wakeup_fd(_mouth() if receiver == -1 else receiver, warn_on_full_buffer=False)
     return 0
 
 
-# This reference keeps the function alive: Python calls it later.
-_listen_when_pending = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_listen)
+@functools.cache
+def _mouth() -> int:
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)  # noqa: FBT003 - the socket's own signature
+    threading.Thread(target=_note, args=(ear,), name="bolt-interrupts", daemon=True).start()
+    return mouth.detach()
 
 
-def _forget_in_child() -> None:
-    """Stop listening in a forked process: it shares the socket, so its parent would note its signals."""
-    global _ear  # noqa: PLW0603 - a signal is for the whole process
-    if _ear is not None:
-        signal.set_wakeup_fd(-1)
-        _ear = None
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
+# A forked process shares the socket, so its parent would note its signals. And the thread is only in the parent.
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+os.register_at_fork(after_in_child=_mouth.cache_clear)
 
 
 def _note(ear: socket.socket) -> None:
     while numbers := ear.recv(64):
-        _heard.extend((time.monotonic(), number) for number in numbers if number in _SIGNALS)
+        _heard.extend((time.monotonic(), number, 1) for number in numbers if number in _SIGNALS)
 
 
 def signals_held_off() -> AbstractContextManager[Hold]:
@@ -142,23 +120,22 @@ class Hold:
 
     def __enter__(self) -> Self:
         self._holders += 1
-        if self._holders > 1:
-            return self
-        self._began_at, self._kept = time.monotonic(), False
-        for number in _SIGNALS:
-            handler = signal.getsignal(number)
-            # A signal without a Python handler raises no exception. Our own handler may still be set after a hold: an
-            # engine of Prefect that started during the hold restores it when the engine ends.
-            if callable(handler) and handler != self._hold_off:
-                self._previous[number] = handler
-                signal.signal(number, self._hold_off)
+        if self._holders == 1:
+            self._began_at, self._kept = time.monotonic(), False
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                # A signal without a Python handler raises no exception. Our own handler may still be set after a hold:
+                # an engine of Prefect that started during the hold restores it when the engine ends.
+                if callable(handler) and handler != self._hold_off:
+                    self._previous[number] = handler
+                    signal.signal(number, self._hold_off)
         return self
 
     def _hold_off(self, number: int, frame: FrameType | None) -> None:
         if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
             self._previous[signal.Signals(number)](number, frame)
         else:
-            _held_off.append((time.monotonic(), number))
+            _heard.append((time.monotonic(), number, -1))
 
     def keep(self) -> None:
         """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
@@ -172,8 +149,8 @@ class Hold:
             # If other code has set a handler in the meantime, that handler stays.
             if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
-        held = [number for at, number in _held_off if at >= self._began_at]
-        if held and not self._kept and had_effect_since(self._began_at - _REACTION_SECONDS) <= 0:
+        held = [number for at, number, change in _heard if change < 0 and at >= self._began_at]
+        if held and not self._kept and heard_since(self._began_at - _REACTION_SECONDS) <= 0:
             signal.raise_signal(held[0])
 
 

@@ -15,7 +15,7 @@ from paradime_flows.form_groups import flat
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.parameters import CredentialsParameter, LogsAndArchive, PipelineOptions, StepSafety
 from paradime_flows.pipeline import MAX_PARALLEL, MOST_STEPS, Step, check_steps
-from paradime_flows.pipelines.earlier_attempts import EarlierAttempts, attempt_of
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
 from paradime_flows.pipelines.plan import StepOutcome, StepState
 from paradime_flows.pipelines.report import DEFAULT_NAME, headline, why_not
 from paradime_flows.pipelines.runner import PipelineRun
@@ -107,9 +107,9 @@ async def run_pipeline(
     try:
         async with prefect_client() as client:
             flow_run, earlier = await begin_execution(client, this_flow_run_id())
-            before = EarlierAttempts(flow_run, found, earlier, await attempt_of(client, flow_run))
     except StoppedByPrefect as stop:
         return stopped(stop, PipelineResult)
+    before = EarlierAttempts(flow_run, found, earlier)
     shared = {**options, "credentials": found, "on_already_running": on_already_running}
     pipeline = PipelineRun(
         name,

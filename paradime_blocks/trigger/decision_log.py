@@ -16,8 +16,7 @@ class DecisionLog:
 
     def note(self, sentence: str) -> None:
         """Add a decision, unless one of the last four decisions is the same: a repeated decision is logged once."""
-        if sentence in {earlier for _, earlier in self.notes[-4:]}:
-            return
-        self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
-        if self.log is not None:
-            self.log(sentence)
+        if sentence not in {earlier for _, earlier in self.notes[-4:]}:
+            self.notes.append((datetime.now(timezone.utc).isoformat(timespec="seconds"), sentence))
+            if self.log is not None:
+                self.log(sentence)

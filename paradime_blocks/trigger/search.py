@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -51,9 +52,8 @@ class Finding:
 
     def unknown_trigger(self, what: str, schedule: str) -> BoltTriggerUnknown:
         """Return the error for a trigger whose run is unknown. The sentence `what` says what happened."""
-        candidates = tuple(self.candidates)
-        newest_url = run_url(candidates[-1]) if candidates else None
-        return BoltTriggerUnknown(what, schedule_name=schedule, candidates=candidates, url=newest_url)
+        newest_url = run_url(self.candidates[-1]) if self.candidates else None
+        return BoltTriggerUnknown(what, schedule_name=schedule, candidates=self.candidates, url=newest_url)
 
 
 def fit(
@@ -163,9 +163,16 @@ async def find_triggered_run(
 
 async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: TriggerIntent) -> dict[int, Fit]:
     """Return how well each run fits that is newer than the intent and has not begun too late for it."""
-    records = await _listed_runs(client, request, intent.latest_run_id)
-    is_listed = bool(records)
-    if not is_listed:
+    listed: list[BoltRunRecord] = []
+    # Some backends cannot list runs.
+    with suppress(BoltRequestError):
+        page = await client.list_bolt_runs(request.schedule_name, limit=_MOST_RUNS)
+        listed = [record for record in page.runs if record.id > intent.latest_run_id]
+    if len(listed) == _MOST_RUNS:
+        msg = f"The schedule has had more than {_MOST_RUNS} runs since the trigger."
+        raise BoltUnavailable(msg, operation="ListBoltRuns")
+    records = listed
+    if not listed:
         # The schedule itself may name a newer run. Its actor, branch and parent are unknown. If we asked for a retry,
         # the run is assumed to be that retry.
         latest = (await client.get_bolt_schedule(request.schedule_name)).latest_run_id or 0
@@ -183,18 +190,5 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
         if not began_too_late(intent, began.timestamp() if began else None, now, bolt_now):
             commands = status.commands if status else []
             how = fit(request, intent, record, [command.command for command in commands])
-            fits[record.id] = Fit.OPEN if how is Fit.YES and not is_listed else how
+            fits[record.id] = Fit.OPEN if how is Fit.YES and not listed else how
     return fits
-
-
-async def _listed_runs(client: BoltClient, request: TriggerRequest, than: int) -> list[BoltRunRecord]:
-    """Return the schedule's runs that are newer than the run `than`; none if the backend has no `listBoltRuns`."""
-    try:
-        # Bolt lists the newest runs first.
-        page = await client.list_bolt_runs(request.schedule_name, limit=_MOST_RUNS)
-    except BoltRequestError:
-        return []
-    if page.received == _MOST_RUNS and page.runs and page.runs[-1].id > than:
-        msg = f"The schedule has had more than {_MOST_RUNS} runs since the trigger."
-        raise BoltUnavailable(msg, operation="ListBoltRuns")
-    return [record for record in page.runs if record.id > than]

@@ -38,8 +38,6 @@ _BUSY_SECONDS = 15.0
 # How long to wait for the answer to the trigger after an interrupt.
 _INTERRUPT_SECONDS = 15.0
 _SAVE_SECONDS = 3.0
-# Longer than a save: there is no run to cancel.
-_WITHDRAWAL_SECONDS = 10.0
 
 
 def may_have_started(error: BaseException) -> bool:
@@ -48,18 +46,14 @@ def may_have_started(error: BaseException) -> bool:
         return error.may_have_acted
     if isinstance(error, (BoltUnsupported, BoltAlreadyRunning, BoltAuthError)):
         return False
-    if isinstance(error, BoltRequestError):
-        # Without an operation, the client refused the input and sent nothing. With one, a run may have started: a
-        # GraphQL resolver can fail after its work, and a gateway can send an error although the server did the work.
-        return error.operation is not None
-    return True
+    # Without an operation, the client refused the input and sent nothing. With one, a run may have started: a GraphQL
+    # resolver can fail after its work, and a gateway can send an error although the server did the work.
+    return not isinstance(error, BoltRequestError) or error.operation is not None
 
 
 def in_own_thread(work: Callable[[], Coroutine[Any, Any, int]]) -> Future[int]:
     """Start work in a daemon thread with its own event loop. At exit, Python does not wait for the thread."""
     future: Future[int] = Future()
-    # Without this call, a cancel of the waiting coroutine would cancel the future, and the result would be lost.
-    future.set_running_or_notify_cancel()
 
     def target() -> None:
         try:
@@ -95,9 +89,7 @@ class Trigger:
                 # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
                 if self.intent is None or not may_have_started(error):
                     # Prefect may have stored the intent even if this process could not write it.
-                    # After an answer of Bolt, there is no hurry.
-                    limit = None if isinstance(error, BoltError) else _WITHDRAWAL_SECONDS
-                    with signals_held_off(), anyio.move_on_after(limit, shield=limit is not None):
+                    with signals_held_off(), anyio.CancelScope(shield=True):
                         await self.ledger.withdraw()
                 if not isinstance(error, BoltUnavailable) or error.status_code != codes.TOO_MANY_REQUESTS:
                     raise
@@ -197,30 +189,26 @@ class Trigger:
             async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
                 return await self.request.send(client)
 
-        answer = in_own_thread(send)
+        answer = asyncio.wrap_future(in_own_thread(send))
+        # If the answer comes too late, nobody reads it. Without this line, asyncio would then log its error.
+        answer.add_done_callback(lambda late: late.cancelled() or late.exception())
         try:
-            return await asyncio.wrap_future(answer)
+            # Without the shield, a cancel of the caller would cancel the future, and the answer would be lost.
+            return await asyncio.shield(answer)
         except INTERRUPTS:
             # If the client waits for its next try, `set` ends this wait. A request that was sent will be answered.
             called_off.set()
             with signals_held_off(), anyio.CancelScope(shield=True):
                 self.note("Interrupted before the trigger was answered; waiting for the answer.")
-                await self._settle(answer)
+                await asyncio.wait({answer}, timeout=_INTERRUPT_SECONDS)
+                # If no answer comes, the intent stays open.
+                error = answer.exception() if answer.done() else TimeoutError()
+                if error is None:
+                    self.note(f"The trigger started Bolt run {answer.result()}.")
+                    # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
+                    with anyio.move_on_after(_SAVE_SECONDS):
+                        await self.ledger.started(answer.result())
+                elif not may_have_started(error):
+                    self.note("The trigger started nothing.")
+                    self.intent = None
             raise
-
-    async def _settle(self, answer: Future[int]) -> None:
-        """After an interrupt, find out which run the trigger started. If no answer comes, the intent stays open."""
-        with anyio.move_on_after(_INTERRUPT_SECONDS):
-            while not answer.done():  # noqa: ASYNC110 - the answer comes from a thread without this event loop
-                await anyio.sleep(0.05)
-        if not answer.done():
-            return
-        error = answer.exception()
-        if error is None:
-            self.note(f"The trigger started Bolt run {answer.result()}.")
-            # If Prefect is unreachable, the cancel of the run does not wait until the id is stored.
-            with anyio.move_on_after(_SAVE_SECONDS):
-                await self.ledger.started(answer.result())
-        elif not may_have_started(error):
-            self.note("The trigger started nothing.")
-            self.intent = None

@@ -10,13 +10,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry, Cancelling, Running
-from prefect.tasks import Task
 from support.prefect_api import artifacts_of, latest_flow_run, steps_with_a_run_to_resume
 from support.processes import await_until
 
 from paradime_blocks import BoltPipelineFailed, BoltRequestError, ParadimeCredentials
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
-from paradime_flows.pipelines.earlier_attempts import attempt_of, read_outcomes
+from paradime_flows.pipelines.earlier_attempts import read_outcomes
 from paradime_flows.pipelines.plan import StepState
 from paradime_flows.prefect_api import STEP_LABEL_PREFIX, ArtifactWriter
 from paradime_flows.prefect_api.flow_runs import subflows_of
@@ -311,34 +310,6 @@ async def test_a_retried_parent_restarts_its_pipeline_from_the_failed_step(
         "load": ["FAILED", "FAILED", "SUCCESS"],
         "orders": ["SUCCESS"],
     }
-
-
-async def test_a_pipeline_whose_parent_is_resumed_is_in_the_same_attempt() -> None:
-    """Prefect counts it once more; after a retry of the pipeline or of a parent, it is in another attempt."""
-    generations: list[FlowRun] = []
-    async with get_client() as client:
-        for _ in range(3):
-            call = generations and await client.create_task_run(
-                Task(name="run-pipeline", fn=run_pipeline.fn), flow_run_id=generations[-1].id, dynamic_key="0"
-            )
-            above = call.id if call else None
-            generations.append(
-                await client.create_flow_run(run_pipeline, state=Running(), parent_task_run_id=above)
-            )
-
-        async def attempt(*states: Any, of: FlowRun) -> tuple[int, str]:
-            for state in states:
-                await client.set_flow_run_state(of.id, state, force=True)
-            fresh = await client.read_flow_run(generations[-1].id)
-            return fresh.run_count, await attempt_of(client, fresh)
-
-        pipeline = generations[-1]
-        first = await attempt(of=pipeline)
-        resumed = await attempt(Running(), of=pipeline)
-        assert first[0] != resumed[0]
-        assert first[1] == resumed[1]
-        retried = [await attempt(AwaitingRetry(), Running(), of=one) for one in reversed(generations)]
-        assert len({first[1], *(name for _, name in retried)}) == 4
 
 
 @pytest.mark.full

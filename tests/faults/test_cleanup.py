@@ -18,7 +18,7 @@ from prefect.states import Suspended
 from paradime_blocks.errors import BoltRequestError, BoltRunFailed
 from paradime_blocks.run import BoltRun
 from paradime_blocks.testing import SimulatedCommand, faults
-from paradime_blocks.trigger.send import Trigger
+from paradime_blocks.trigger import send
 
 if TYPE_CHECKING:
     from paradime_flows.runner.lifecycle import RunLifecycle
@@ -113,7 +113,8 @@ async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, pr
 
     attempt = asyncio.create_task(work())
     await reached(simulator, lambda bolt: bolt.count("triggerBoltRun") == 1)
-    with mock.patch.object(Trigger, "_settle", _no_time):
+    # Prefect kills the process before the answer arrives.
+    with mock.patch.object(send, "_INTERRUPT_SECONDS", 0):
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
@@ -123,10 +124,6 @@ async def test_a_trigger_that_may_still_act_is_left_to_the_sweeper(simulator, pr
     await reached(simulator, lambda bolt: bolt.runs())
     await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
     assert [run.state for run in simulator.runs()] == ["CANCELED"]
-
-
-async def _no_time(*_: Any) -> None:
-    """Prefect kills the process before the answer arrives."""
 
 
 async def test_the_sweeper_can_find_every_flow_run_with_a_run(simulator, prefect) -> None:

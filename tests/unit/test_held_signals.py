@@ -12,7 +12,7 @@ import pytest
 from prefect.exceptions import Pause
 
 from paradime_blocks import signals
-from paradime_blocks.signals import had_effect_since, heard_since, signals_held_off, to_the_end
+from paradime_blocks.signals import heard_since, signals_held_off, to_the_end
 
 
 @pytest.fixture
@@ -25,11 +25,10 @@ def heard() -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+def notes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int, int]]:
     """The signals that the process has noted: none so far."""
-    noted: list[tuple[float, int]] = []
+    noted: list[tuple[float, int, int]] = []
     monkeypatch.setattr(signals, "_heard", noted)
-    monkeypatch.setattr(signals, "_held_off", [])
     return noted
 
 
@@ -98,30 +97,25 @@ async def test_an_error_in_a_clean_up_is_raised() -> None:
         await to_the_end(clean_up())
 
 
-def test_a_signal_counts_from_a_moment_on(notes: list[tuple[float, int]]) -> None:
-    """A signal before the execution does not count for it. A signal that was held back counts for threads."""
-    notes += [(1.0, signal.SIGTERM), (2.0, signal.SIGINT)]
-    signals._held_off.append((2.0, signal.SIGINT))
-    assert [heard_since(moment) for moment in (0.0, 1.5, 2.5)] == [2, 1, 0]
-
-
 def test_a_held_signal_is_delivered_unless_another_had_an_effect(
-    heard: list[int], notes: list[tuple[float, int]]
+    heard: list[int], notes: list[tuple[float, int, int]]
 ) -> None:
     """The work that is stopping must not be interrupted once more."""
     with signals_held_off():
         signal.raise_signal(signal.SIGTERM)
         assert heard == []
     assert heard == [signal.SIGTERM]
-    notes += [(time.monotonic(), signal.SIGTERM)] * 3
+    notes += [(time.monotonic(), signal.SIGTERM, 1)] * 3
     with signals_held_off():
         signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
 
 
-def test_a_signal_has_an_effect_unless_it_was_held_back(notes: list[tuple[float, int]]) -> None:
-    """asyncio may have swallowed a SIGTERM that has an effect. Ctrl-C is asyncio's own affair."""
-    notes += [(1.0, signal.SIGTERM), (2.0, signal.SIGINT), (3.0, signal.SIGTERM)]
-    signals._held_off.append((3.0, signal.SIGTERM))
-    assert [had_effect_since(moment) for moment in (0.0, 1.5, 2.5)] == [2, 1, 0]
-    assert [had_effect_since(moment, (signal.SIGTERM,)) for moment in (0.0, 1.5)] == [1, 0]
+def test_a_signal_counts_from_a_moment_on_unless_it_was_held_back(
+    notes: list[tuple[float, int, int]],
+) -> None:
+    """A signal before the execution does not count for it. Ctrl-C is asyncio's own affair, so it can be left out."""
+    notes += [(1.0, signal.SIGTERM, 1), (2.0, signal.SIGINT, 1), (3.0, signal.SIGTERM, 1)]
+    notes.append((3.0, signal.SIGTERM, -1))
+    assert [heard_since(moment) for moment in (0.0, 1.5, 2.5)] == [2, 1, 0]
+    assert [heard_since(moment, (signal.SIGTERM,)) for moment in (0.0, 1.5)] == [1, 0]

@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 from prefect import Flow, Task
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from pydantic import ValidationError
@@ -23,9 +22,7 @@ from paradime_flows.ledger import Record, Superseded, read_records, supersede
 from paradime_flows.pipelines.plan import StepOutcome
 from paradime_flows.prefect_api import (
     STEP_LABEL_PREFIX,
-    has_its_own_process,
     is_over,
-    lineage,
     prefect_client,
     run_logger,
     subflows_of,
@@ -41,14 +38,14 @@ class EarlierAttempts:
     flow_run: FlowRun
     credentials: ParadimeCredentials
     # The other flow runs in which earlier attempts ran, newest first.
-    earlier: Sequence[FlowRun] = ()
-    # The id of the current attempt.
-    attempt: str = ""
+    earlier: Sequence[FlowRun]
     # The names of the steps that can resume a Bolt run.
     resumable: set[str] = field(default_factory=set, init=False)
     _children: list[FlowRun] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        # The id of the current attempt. Prefect does not increase the count when the flow run is suspended and resumed.
+        self.attempt = f"{self.flow_run.id}.{self.flow_run.run_count}"
         # The newest stored outcome of each step. The key is the step's name.
         self.outcomes: dict[str, StepOutcome] = {}
         for one in [*self.earlier[::-1], self.flow_run]:
@@ -59,36 +56,39 @@ class EarlierAttempts:
 
         `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
         """
-        for one in self.earlier:
-            if not is_over(one):
-                # Its process may still be alive. It would start more steps, and cancel the running steps at its end.
-                # If the earlier flow run is just starting again, it notices this flow run and stops.
-                with suppress(Superseded):
-                    async with prefect_client() as client:
-                        _, left = await supersede(client, await client.read_flow_run(one.id))
-                    await write_final_state(left, self.flow_run)
         async with prefect_client() as client:
+            for one in self.earlier:
+                if not is_over(one):
+                    # Its process may still be alive: it would start more steps, and cancel the running ones at its end.
+                    # If the earlier flow run is just starting again, it notices this flow run and stops.
+                    with suppress(Superseded):
+                        await supersede(client, await client.read_flow_run(one.id))
+                        await write_final_state(one, self.flow_run)
             self._children = await subflows_of(client, [one.id for one in [*self.earlier, self.flow_run]])
         if self._children:
-            _number_calls_anew(flow)
+            # Prefect would reuse a subflow run of an earlier attempt for a call with the same number, although this
+            # attempt may run other steps, or in another order. So the number of the next call is the present time.
+            context = FlowRunContext.get()
+            assert context is not None  # noqa: S101 - a pipeline runs in a flow run
+            key = Task(name=flow.name, fn=flow.fn).task_key
+            context.task_run_dynamic_keys[key] = time.time_ns() // 1_000_000
         async with anyio.create_task_group() as group:
             for child in self._children:
-                records = [each for each in read_records(child) if each.is_unreported and not each.is_of_task]
-                if records and self._is_unchanged(child.name, outcomes):
+                before, now = self.outcomes.get(child.name), outcomes.get(child.name)
+                is_unchanged = now is not None and (before is None or before.fingerprint == now.fingerprint)
+                records = read_records(child)
+                if is_unchanged and any(record.is_unreported for record in records):
                     self.resumable.add(child.name)
-                    continue
-                # These Bolt runs could conflict with new runs of the schedules.
-                for record in records:
-                    if record.is_open:
-                        group.start_soon(self._cancel, child, record)
-                if not records and not is_over(child):
-                    # The subflow run was killed or suspended before it triggered a Bolt run.
-                    await write_final_state(child, self.flow_run)
+                elif not is_over(child) or any(record.is_open for record in records):
+                    group.start_soon(self._end, child, records)
 
-    async def _cancel(self, child: FlowRun, record: Record) -> None:
+    async def _end(self, child: FlowRun, records: Sequence[Record]) -> None:
+        """End a step's subflow run. Its Bolt run is cancelled: it could conflict with new runs of the schedules."""
         reason = f"Flow run {self.flow_run.name!r} runs this step again from the beginning."
         try:
-            await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
+            for record in records:
+                if record.is_open:
+                    await reconcile_run(record, self.credentials, Event.ORPHANED, reason)
             await write_final_state(child, self.flow_run)
         except BoltError as error:
             # The record stays open, so the sweeper cleans it up later.
@@ -102,10 +102,6 @@ class EarlierAttempts:
         records = [each for child in self._children if child.name == name for each in read_records(child)]
         return max((each.run_id or 0 for each in (noted, *records) if each is not None), default=0)
 
-    def _is_unchanged(self, name: str, outcomes: Mapping[str, StepOutcome]) -> bool:
-        before = self.outcomes.get(name)
-        return name in outcomes and (before is None or before.fingerprint == outcomes[name].fingerprint)
-
 
 def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
     """Read the outcomes of steps from the labels of a flow run."""
@@ -116,29 +112,3 @@ def read_outcomes(flow_run: FlowRun) -> dict[str, StepOutcome]:
                 outcome = StepOutcome.model_validate_json(str(value))
                 found[outcome.name] = outcome
     return found
-
-
-async def attempt_of(client: PrefectClient, flow_run: FlowRun) -> str:
-    """Return an id for the current attempt of a pipeline. A suspension of the flow run does not change the id.
-
-    When a suspended flow run is resumed, Prefect increases the run counts of its subflow runs. So the retries of a
-    subflow run are counted from its states.
-    """
-    outermost, retries = flow_run, 0
-    async for one in lineage(client, flow_run):
-        outermost = one
-        retries += sum(state.name == "AwaitingRetry" for state in await client.read_flow_run_states(one.id))
-        if has_its_own_process(one):
-            break
-    return f"{outermost.id}.{outermost.run_count}.{retries}"
-
-
-def _number_calls_anew(flow: Flow[..., Any]) -> None:
-    """Make Prefect give the next subflow runs numbers that no earlier subflow run has: it would reuse that one.
-
-    The next attempt may run other steps, or in another order. So the next number is the present time.
-    """
-    context = FlowRunContext.get()
-    assert context is not None  # noqa: S101 - a pipeline runs in a flow run
-    key = Task(name=flow.name, fn=flow.fn).task_key
-    context.task_run_dynamic_keys[key] = time.time_ns() // 1_000_000

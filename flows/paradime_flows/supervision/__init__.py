@@ -2,7 +2,7 @@
 
 from paradime_flows.supervision.cancellation import clean_up_family, clean_up_if_cancelled_before, keep_alive
 from paradime_flows.supervision.decide import Action, Event, decide, event_of, interrupt_policy
-from paradime_flows.supervision.orphans import candidates, idle_seconds, is_cancelled
+from paradime_flows.supervision.orphans import candidates, idle_seconds
 from paradime_flows.supervision.reconcile import (
     archive_of,
     clean_up_interrupted,
@@ -17,6 +17,7 @@ from paradime_flows.supervision.watch import (
     StoppedByPrefect,
     StopRequest,
     check_not_stopped,
+    is_cancelled,
     reason_in,
     reason_to_stop_if_known,
     stop_request,

@@ -24,9 +24,8 @@ from paradime_flows.prefect_api import (
     times,
 )
 from paradime_flows.supervision.decide import Action, Event, decide
-from paradime_flows.supervision.orphans import is_cancelled
 from paradime_flows.supervision.reconcile import reconcile_run
-from paradime_flows.supervision.watch import StoppedByPrefect
+from paradime_flows.supervision.watch import StoppedByPrefect, is_cancelled
 
 # The last two states of a flow run that was cancelled in the state AwaitingRetry, before and after its retry has begun.
 # In this state, none of its code is running, and Prefect calls no hook. Its process starts the retry anyway, and
@@ -78,16 +77,16 @@ def keep_alive(flow_run: FlowRun) -> None:
 
     async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
         nonlocal next_beat
-        ends = not family or lost_lease(family[0]) or is_over(family[0])
-        # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
-        if not ends and time.monotonic() + interval >= next_beat:
-            await give_sign_of_life(client, flow_run.id)
-            next_beat = time.monotonic() + times().beat_seconds
-        if family:
+        is_lost = not family or lost_lease(family[0])
+        if not is_lost:
             await _clean_up_if_cancelled_meanwhile(client, family)
-        if ends:
+        if is_lost or is_over(family[0]):
             the_observer().remove(observed)
             known.is_alive = False
+        elif time.monotonic() + interval >= next_beat:
+            # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+            await give_sign_of_life(client, flow_run.id)
+            next_beat = time.monotonic() + times().beat_seconds
 
     observed.on_read = on_read
     the_observer().add(observed)
@@ -99,15 +98,12 @@ async def _clean_up_if_cancelled_meanwhile(client: PrefectClient, family: list[F
     Either the flow run awaits its retry. Or a task has triggered a Bolt run, and the flow's code now does something
     else than wait for that Bolt run. A flow of this package notices the cancel itself.
     """
-    flow_run = family[0]
-    state = flow_run.state
-    if state is None or lost_lease(flow_run):
-        return
-    of_tasks = any(record.is_open and record.is_of_task for record in read_records(flow_run))
-    if state.is_cancelled() and (await state_types(client, flow_run.id))[-2:] in _CANCELLED_BEFORE_RETRY:
-        await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
-    elif not state.is_final() and of_tasks and is_cancelled(family):
-        known = the_supervisor().of(flow_run.id)
+    flow_run, known = family[0], the_supervisor().of(family[0].id)
+    if is_over(flow_run):
+        types = await state_types(client, flow_run.id) if is_cancelled([flow_run]) else []
+        if types[-2:] in _CANCELLED_BEFORE_RETRY:
+            await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
+    elif is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(flow_run)):
         # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
         if known.cancel_seen:
             await _clean_up_cancelled(client, flow_run, "while it did something else")
@@ -122,14 +118,12 @@ async def _clean_up_cancelled(client: PrefectClient, flow_run: FlowRun, when: st
 
 async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:
     """Clean up the Bolt runs of a flow run and of all its subflows that the event affects, in parallel."""
-    limiter = anyio.CapacityLimiter(16)
 
     async def one(record: Record) -> None:
-        async with limiter:
-            try:
-                await reconcile_run(record, await credentials_of(record), event, reason)
-            except (Exception, Superseded) as error:  # noqa: BLE001 - the other runs must still be cleaned up
-                run_logger().error("%s", error)
+        try:
+            await reconcile_run(record, await credentials_of(record), event, reason)
+        except (Exception, Superseded) as error:  # noqa: BLE001 - the other runs must still be cleaned up
+            run_logger().error("%s", error)
 
     generation = [flow_run]
     async with anyio.create_task_group() as group:

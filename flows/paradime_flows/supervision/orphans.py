@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from math import inf
@@ -16,6 +15,7 @@ from paradime_blocks import ParadimeCredentials
 from paradime_flows.ledger import Record, execution_of, last_sign_of_life, read_records
 from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, has_its_own_process, lineage, times
 from paradime_flows.supervision.decide import Event, event_of_orphan
+from paradime_flows.supervision.watch import is_cancelled
 
 # A flow run that awaits a retry is Scheduled: if its process is gone, nobody makes the retry, and nobody tracks the
 # Bolt run. A suspended flow run is Paused, and has no process.
@@ -96,13 +96,7 @@ def silent_seconds(flow_run: FlowRun) -> float:
     return inf if at is None else max(0.0, time.time() - at)
 
 
-def is_cancelled(family: Sequence[FlowRun]) -> bool:
-    """Whether a flow run, or one of its parents, was cancelled. A suspended flow run has no process that notices it."""
-    states = [one.state for one in family if one.state is not None]
-    return any(state.is_cancelled() or state.is_cancelling() for state in states)
-
-
-def _is_resumed_by_parent(family: Sequence[FlowRun]) -> bool:
+def _is_resumed_by_parent(family: list[FlowRun]) -> bool:
     """Whether an idle flow run has a parent that is alive or will start again. Then the parent resumes its Bolt run."""
     state = family[0].state
     # A Crashed flow run may be a pipeline's step whose process died. The pipeline's next attempt may resume this step.

@@ -46,12 +46,12 @@ async def clean_up_interrupted(
 
 async def reconcile_run(
     record: Record, credentials: ParadimeCredentials, event: Event, reason: str, search_seconds: float = inf
-) -> BoltRunState | None:
+) -> None:
     """Do to a Bolt run what `decide` says for an event, write the result to the record, and archive the Bolt run.
 
     Several processes may call this function for the same record, because a cancel of an ended Bolt run changes nothing.
-    `reason` is a sentence for people. Return the state of the Bolt run if it has ended, or else None. After a
-    BoltError, the Bolt run may still be running, and the record stays open, so that the sweeper cleans up later.
+    `reason` is a sentence for people. After a BoltError, the Bolt run may still be running, and the record stays open,
+    so that the sweeper cleans up later.
     """
     if not record.is_in(credentials):
         msg = "The available credentials belong to another workspace. A run of that workspace can have the same id."
@@ -65,21 +65,19 @@ async def reconcile_run(
         # After an interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
         record.on_crash = "leave"
     record.logged_decisions().note(reason)
-    if action is Action.LEAVE:
-        # There is no time limit: without this write, the hook would cancel the Bolt run.
+    if action in {Action.LEAVE, Action.NOTHING}:
+        # There is no time limit. Without this write, the hook would cancel a Bolt run that is left. If there is none,
+        # Prefect may still have an older record with a trigger that was never sent, and a later execution could take
+        # another client's Bolt run for ours.
         await FlowRunLedger(record).save()
-        return None
-    if action is Action.NOTHING:
-        with anyio.move_on_after(times().archive_seconds):
-            # Prefect may still have an older record with a trigger that was never sent. A later execution could then
-            # take another client's Bolt run for ours. So the record is written again.
-            await FlowRunLedger(record).save()
-            await archive_of(record, credentials, reason).summary()
-        return None
+        if action is Action.NOTHING:
+            with anyio.move_on_after(times().archive_seconds):
+                await archive_of(record, credentials, reason).summary()
+        return
     # If Prefect is unreachable, the Bolt run is cleaned up without the lease.
     await unless_unreachable(partial(hold, record=record))
     try:
-        return await _reconcile(record, credentials, event, search_seconds)
+        await _reconcile(record, credentials, event, search_seconds)
     finally:
         with anyio.move_on_after(times().archive_seconds):
             await archive_of(record, credentials, reason).run()
@@ -87,7 +85,7 @@ async def reconcile_run(
 
 async def _reconcile(
     record: Record, credentials: ParadimeCredentials, event: Event, search_seconds: float
-) -> BoltRunState | None:
+) -> None:
     ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
     action = decide(record, event)
     if action is Action.SEARCH:
@@ -98,10 +96,10 @@ async def _reconcile(
         if action is Action.KEEP and await _have_ended(finding, credentials):
             decision_log.note("All candidates have ended, so there is nothing to cancel.")
             await ledger.close(None, reported=False)
-            return None
+            return
     if action is Action.CANCEL:
-        return await _cancel(record, credentials)
-    if action is Action.WITHDRAW:
+        await _cancel(record, credentials)
+    elif action is Action.WITHDRAW:
         await ledger.withdraw()
     elif action is Action.RELEASE:
         why = "as requested" if record.left else "since it may belong to another client"
@@ -110,10 +108,6 @@ async def _reconcile(
         await ledger.close(None, reported=event is Event.CANCELLED and not record.left)
     elif action is not Action.NOTHING:
         await ledger.save()
-    elif record.state is not None and record.state.is_terminal:
-        # The record was closed after the caller had read it: somebody else has cleaned up.
-        return record.state
-    return None
 
 
 async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> bool:
@@ -121,7 +115,7 @@ async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> boo
     return bool(states) and all(state.is_terminal for state in states)
 
 
-async def _cancel(record: Record, credentials: ParadimeCredentials) -> BoltRunState:
+async def _cancel(record: Record, credentials: ParadimeCredentials) -> None:
     assert record.run_id is not None  # noqa: S101 - `decide` cancels only a known Bolt run
     ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
     run = BoltRun(record.run_id, credentials, record.schedule, cancel_grace_seconds=times().cancel_seconds)
@@ -137,7 +131,6 @@ async def _cancel(record: Record, credentials: ParadimeCredentials) -> BoltRunSt
     # If the Bolt run had already ended, nobody has reported its end yet. Then a retry of the flow run reports the end,
     # or retries the Bolt run.
     await ledger.close(state, reported=is_cancelled)
-    return state
 
 
 async def find_run(
@@ -165,20 +158,19 @@ async def find_run(
                 max_outage_seconds=min(seconds, oldest),
                 of_others=partial(runs_of_others, record),
             )
+    if finding.run_id is None and seconds < certain_after:
+        # While a run may still appear, neither its absence nor the candidates are known.
+        finding = Finding()
     if finding.run_id is not None:
         record.run_id, record.phase = finding.run_id, Phase.RUNNING
         note = f"Bolt run {finding.run_id} is the one that our trigger started; resuming this run."
-    elif finding.is_absent and seconds < certain_after:
-        note = "The trigger has started no run so far, but may still start one; sweep_orphans will search for this run."
     elif finding.is_absent:
         note = "The trigger has started no run."
     else:
         candidates = ", ".join(str(run_id) for run_id in finding.candidates) or "none seen"
         note = f"It is unknown whether our trigger started a run, or which one (candidates: {candidates})."
     decision_log.note(note)
-    # While a run may still appear, neither its absence nor the candidates are known.
-    is_final = finding.run_id is not None or certain_after <= seconds
-    return finding if is_final else Finding()
+    return finding
 
 
 async def remaining_seconds(record: Record, credentials: ParadimeCredentials, limit: float) -> float:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterTags,
-)
+from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 
@@ -30,11 +26,11 @@ async def resume_suspended(
     """Resume the flow runs that were suspended for a Bolt run that has ended, or has reached its time limit.
 
     Several processes may call this function at once: Prefect resumes a flow run once. Return the flow runs that were
-    resumed. Bolt is not asked for the Bolt runs that are known to have `ended`.
+    resumed. Bolt is asked only for Bolt runs that are not known to have `ended`. Raise a BoltError if Bolt refuses.
     """
-    these = FlowRunFilter(
-        tags=FlowRunFilterTags(all_=[FLOW_RUN_TAG]),
-        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Suspended"])),
+    suspended = filters.FlowRunFilterStateName(any_=["Suspended"])
+    these = filters.FlowRunFilter(
+        tags=filters.FlowRunFilterTags(all_=[FLOW_RUN_TAG]), state=filters.FlowRunFilterState(name=suspended)
     )
     waiting = [
         (flow_run, record)
@@ -43,8 +39,13 @@ async def resume_suspended(
         for record in read_records(flow_run)
         if record.key == FLOW_KEY and record.is_in(credentials)
     ]
-    asked = {record.run_id for _, record in waiting if record.run_id} - {*ended}
-    over = {*ended, *await _ended_runs(credentials, asked)}
+    over = {*ended}
+    if asked := {record.run_id for _, record in waiting if record.run_id} - over:
+        # A run that Bolt does not return counts as running. If Bolt does not answer, the next call asks again.
+        with suppress(BoltError):
+            async with credentials.get_client() as bolt:
+                found = await bolt.get_bolt_runs(list(asked), errors={})
+            over |= {run_id for run_id, status in found.items() if status.state.is_terminal}
     return [
         flow_run
         for flow_run, record in waiting
@@ -63,16 +64,3 @@ async def _resume(client: PrefectClient, flow_run: FlowRun, record: Record) -> b
         reason = getattr(answer.details, "reason", None)
         run_logger().warning("Prefect does not resume flow run %r: %s", flow_run.name, reason)
     return answer.status is SetStateStatus.ACCEPT
-
-
-async def _ended_runs(credentials: ParadimeCredentials, run_ids: Collection[int]) -> set[int]:
-    """Return the Bolt runs that have ended. Runs that Bolt does not return count as running."""
-    if not run_ids:
-        return set()
-    try:
-        async with credentials.get_client() as client:
-            found = await client.get_bolt_runs(list(run_ids), errors={})
-    except BoltError as error:
-        run_logger().warning("Could not ask Bolt for the runs of suspended flow runs: %s", error)
-        return set()
-    return {run_id for run_id, status in found.items() if status.state.is_terminal}

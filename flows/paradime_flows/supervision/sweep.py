@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
@@ -25,9 +26,9 @@ from paradime_flows.ledger import (
 )
 from paradime_flows.prefect_api import family_of, run_logger, set_final_state, times
 from paradime_flows.supervision.decide import Action, Event, decide
-from paradime_flows.supervision.orphans import is_cancelled, needs_end, orphan_event, tracked_records
+from paradime_flows.supervision.orphans import needs_end, orphan_event, tracked_records
 from paradime_flows.supervision.reconcile import archive_of, find_run, reconcile_run, remaining_seconds
-from paradime_flows.supervision.watch import unless_unreachable
+from paradime_flows.supervision.watch import is_cancelled, unless_unreachable
 
 SweepAction = Literal["cancel", "attach", "report"]
 
@@ -54,17 +55,15 @@ class SweptRun(BaseModel):
     done: str = ""
 
 
+@dataclass
 class Sweep:
     """One sweep. `swept` lists what it has found and done so far."""
 
-    def __init__(
-        self, credentials: ParadimeCredentials, action: SweepAction, older_than_seconds: float
-    ) -> None:
-        self.credentials = credentials
-        self.action = action
-        self.older_than_seconds = older_than_seconds
-        self.swept: list[SweptRun] = []
-        self._at_once = anyio.CapacityLimiter(8)
+    credentials: ParadimeCredentials
+    action: SweepAction
+    older_than_seconds: float
+    swept: list[SweptRun] = field(default_factory=list)
+    _at_once: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
 
     async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
         """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
@@ -72,44 +71,42 @@ class Sweep:
             try:
                 flow_run = await client.read_flow_run(seen.id)
                 # The clocks of two machines can differ, so a heartbeat may only seem old.
-                is_alive = last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels)
-                if is_alive or not needs_end(flow_run, self.credentials):
+                if last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels):
                     return
-                if event := await orphan_event(client, flow_run, self.older_than_seconds):
+                event = await orphan_event(client, flow_run, self.older_than_seconds)
+                if event is not None and needs_end(flow_run, self.credentials):
                     await self._clean_up(client, flow_run, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
                 run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
 
     async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, event: Event) -> None:
         """Clean up each Bolt run of a flow run, and report it at once. Then write the final state of the flow run."""
-        state = flow_run.state
+        name, state = flow_run.name, flow_run.state
         state_name = (state.name or state.type.value) if state else ""
         why = f"The sweeper found the flow run in the state {state_name}. Nobody tracked its Bolt run."
         records = [record for record in tracked_records(flow_run) if record.is_in(self.credentials)]
         ends = []
         for record in records:
-            found, log = None, run_logger().info
-            try:
-                found, done = await self._act(record, event, why)
-            except Superseded:
-                done = "not done: the flow run has started again"
-            except Exception as error:  # noqa: BLE001 - an error with one Bolt run must not end the sweep
-                message = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error), 200)
-                done, log = f"not done: {message}", run_logger().error
             entry = SweptRun(
                 flow_run_id=flow_run.id,
-                flow_run_name=flow_run.name,
+                flow_run_name=name,
                 flow_run_state=state_name,
                 schedule_name=record.schedule,
-                run_id=record.run_id,
-                state=found,
-                done=done,
             )
+            log = run_logger().info
+            try:
+                entry.state, entry.done = await self._act(record, event, why)
+            except Superseded:
+                entry.done = "not done: the flow run has started again"
+            except Exception as error:  # noqa: BLE001 - an error with one Bolt run must not end the sweep
+                message = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error), 200)
+                entry.done, log = f"not done: {message}", run_logger().error
+            entry.run_id = record.run_id
             self.swept.append(entry)
-            run = record.run_id or "unknown"
-            log("Flow run %r of %s, Bolt run %s: %s", flow_run.name, record.schedule, run, done)
-            if record.run_id is not None:
-                ends.append(f"Bolt run {record.run_id} ({run_url(record.run_id)}): {done}.")
+            run = entry.run_id or "unknown"
+            log("Flow run %r of %s, Bolt run %s: %s", name, record.schedule, run, entry.done)
+            if entry.run_id is not None:
+                ends.append(f"Bolt run {run} ({run_url(entry.run_id)}): {entry.done}.")
         if self.action != "report" and not any(record.is_open for record in records):
             told = " ".join(ends) or "The flow run has no Bolt run left to track."
             await _write_final_state(client, flow_run, told)
@@ -120,8 +117,7 @@ class Sweep:
         if self.action == "attach" and event is not Event.CANCELLED:
             return await self._attach(record, why)
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
-            state = await reconcile_run(record, self.credentials, event, why)
-            return state, _done(record, state)
+            return await self._reconcile(record, event, why)
         if record.run_id is None:
             await find_run(record, self.credentials, record.decision_log())
         if record.run_id is None:
@@ -131,39 +127,45 @@ class Sweep:
 
     async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
         """Wait for a Bolt run in place of its flow run, until its end, its time limit, or a cancel of the flow run."""
+        found: tuple[BoltRunState | None, str] = None, ""
         if record.run_id is None:
-            await reconcile_run(record, self.credentials, Event.SWEEPER_WAITS, why)
+            found = await self._reconcile(record, Event.SWEEPER_WAITS, why)
         if record.run_id is None or not record.is_open:
-            return None, _done(record, None)
+            return found
         run = BoltRun(record.run_id, self.credentials, record.schedule)
         limit = record.limit_seconds or TIMEOUT_SECONDS
-        left = max(1.0, await remaining_seconds(record, self.credentials, limit))
+        left = await remaining_seconds(record, self.credentials, limit)
         waiting = asyncio.create_task(run.await_for_completion(left, whole_seconds=limit))
         try:
             while not waiting.done():
                 if await unless_unreachable(lambda client: _was_cancelled(client, record)):
                     why = "The flow run was cancelled in Prefect while the sweeper waited for its Bolt run."
-                    state = await reconcile_run(record, self.credentials, Event.CANCELLED, why)
-                    return state, _done(record, state)
+                    return await self._reconcile(record, Event.CANCELLED, why)
                 # If Prefect does not answer once, the next heartbeat still comes in time.
                 await asyncio.wait({waiting}, timeout=times().beat_seconds / 2)
-        finally:
-            waiting.cancel()
-        done = "waited for; it ended as"
-        try:
-            record.state = await waiting
+            record.state, done = await waiting, "waited for; it ended as"
+            record.decision_log().note(why)
         except BoltRunTimedOut:
             done = "waited for until its time limit; its state is"
             why = f"{why} The time limit of the Bolt run has passed."
-            ended = await reconcile_run(record, self.credentials, Event.TIME_LIMIT, why)
+            ended, _ = await self._reconcile(record, Event.TIME_LIMIT, why)
             record.state = ended or await run.astate()
-        else:
-            record.decision_log().note(why)
+        finally:
+            waiting.cancel()
         if record.is_open:
             await archive_of(record, self.credentials, why).run()
             # Nobody has reported the end of the Bolt run yet. A retry of the flow run reports it.
             await FlowRunLedger(record).close(record.state, reported=False)
         return record.state, f"{done} {record.state}"
+
+    async def _reconcile(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
+        await reconcile_run(record, self.credentials, event, why)
+        state = record.state
+        if record.intent is None:
+            return None, "no Bolt run was started" if record.run_id is None else "its retry was not started"
+        if state is None or not state.is_terminal:
+            return None, "the Bolt run is unknown" if record.run_id is None else "not changed"
+        return state, "cancelled" if state == BoltRunState.CANCELED else f"had already ended as {state}"
 
 
 async def _was_cancelled(client: PrefectClient, record: Record) -> bool:
@@ -182,15 +184,6 @@ async def _write_final_state(client: PrefectClient, flow_run: FlowRun, ends: str
         return
     if not state.is_final():
         run_logger().info(
-            "The process of flow run %r ended without a final state; writing the state.", flow_run.name
+            "The process of flow run %r ended without a final state; writing the state.", now.name
         )
     await set_final_state(client, now, f"The process of the flow run ended without a final state. {ends}")
-
-
-def _done(record: Record, state: BoltRunState | None) -> str:
-    """Describe what `reconcile_run` has done to a Bolt run."""
-    if state is not None:
-        return "cancelled" if state == BoltRunState.CANCELED else f"had already ended as {state}"
-    if record.intent is None:
-        return "no Bolt run was started" if record.run_id is None else "its retry was not started"
-    return "the Bolt run is unknown" if record.run_id is None else "not changed"

@@ -19,7 +19,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause, TerminationSignal
 
-from paradime_blocks.signals import had_effect_since, heard_since, in_main_thread, signals_held_off
+from paradime_blocks.signals import heard_since, in_main_thread, signals_held_off
 from paradime_flows.ledger import Superseded, check_lease
 from paradime_flows.prefect_api import (
     count_signals,
@@ -65,6 +65,12 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
         async with prefect_client() as client:
             return await ask(client)
     return None
+
+
+def is_cancelled(family: list[FlowRun]) -> bool:
+    """Whether a flow run, or one of its parents, was cancelled. A suspended flow run has no process that notices it."""
+    states = [one.state for one in family if one.state is not None]
+    return any(state.is_cancelled() or state.is_cancelling() for state in states)
 
 
 def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
@@ -163,9 +169,9 @@ async def _watch(flow_run_id: UUID) -> NoReturn:
             if in_main_thread():
                 # Prefect's handler has raised this in the main thread, but asyncio swallows what is raised while an
                 # asyncio transport sends or receives.
-                if had_effect_since(signals_since, (signal.SIGTERM,)) > 0:
+                if heard_since(signals_since, (signal.SIGTERM,)) > 0:
                     raise TerminationSignal(signal=signal.SIGTERM)
-            elif heard_since(signals_since):
+            elif heard_since(signals_since) > 0:
                 raise await interrupt_of(flow_run_id)
             if asked.why is not None:
                 raise asked.why
