@@ -100,17 +100,14 @@ def stored(entry: Entry) -> dict[str, object]:
         state = BoltRunState.FAILED
     record = Record(
         flow_run_id=FLOW_RUN,
+        lease=entry.lease,
         request=REQUEST,
         intent=intent,
         run_id=entry.run,
         phase=entry.phase,
         state=state,
     )
-    return {
-        name: value
-        for name, value in record.hold_with(entry.lease).to_labels().items()
-        if name.endswith(entry.lease.holder)
-    }
+    return {name: value for name, value in record.to_labels().items() if name.endswith(entry.lease.holder)}
 
 
 @functools.cache

@@ -16,10 +16,10 @@ from paradime_flows.ledger.store import (
     check_lease,
     execution_of,
     give_sign_of_life,
-    held_lease,
     last_sign_of_life,
     lost_lease,
     put,
     supersede,
     take_lease,
+    top_lease,
 )

@@ -34,9 +34,9 @@ class Record(BaseModel):
 
     # A flow of this package has one intent; a flow of the user has one intent for each task, with the task run's id.
     key: str = FLOW_KEY
-    # If the label was copied to another flow run, the copy is ignored there.
+    # A copy of the label in another flow run is ignored.
     flow_run_id: UUID
-    # The lease with which this record was written, or will be written.
+    # The lease that this process holds, and writes the record with; until then, the greatest lease that it has read.
     lease: Lease = NO_LEASE
     # The fingerprint of the caller's request.
     asked: str = ""
@@ -75,8 +75,6 @@ class Record(BaseModel):
     attempts: list[BoltAttempt] = Field(default_factory=list)
     earlier: int = 0
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    # The greatest lease of the flow run when the record was read. None: this process holds the lease.
-    _seen: Lease | None = PrivateAttr(default=NO_LEASE)
     _flow_run_name: str = PrivateAttr(default="")
 
     @field_serializer("request")
@@ -129,11 +127,6 @@ class Record(BaseModel):
     def is_in(self, credentials: ParadimeCredentials) -> bool:
         return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
-    def hold_with(self, lease: Lease) -> Record:
-        """Use a lease that this process has taken for the next writes; return the record."""
-        self.lease, self._seen = lease, None
-        return self
-
     def decision_log(self) -> DecisionLog:
         return DecisionLog(self.notes)
 
@@ -174,7 +167,7 @@ def read_records(flow_run: FlowRun) -> list[Record]:
                     entries.setdefault(entry.key, []).append(entry)
     found = [fold(each) for each in entries.values()]
     for record in found:
-        record._seen = top_lease(flow_run.labels)  # noqa: SLF001 - not stored
+        record.lease = top_lease(flow_run.labels)
         record._flow_run_name = flow_run.name  # noqa: SLF001 - not stored
     return found
 
@@ -211,23 +204,22 @@ async def write_record(record: Record) -> FlowRun:
 
 async def hold(client: PrefectClient, record: Record) -> None:
     """Take the lease for a settler, or check that it is not lost. The record gets all that others wrote before."""
-    seen = record._seen  # noqa: SLF001
-    if seen is None:
-        flow_run = await client.read_flow_run(record.flow_run_id)
-        if record.lease.is_lost(flow_run.labels):
-            raise Superseded(flow_run)
-        return
+    seen = record.lease
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
-    lease = record.hold_with(lease_to_settle(record.flow_run_id, seen)).lease
+    record.lease = lease_to_settle(record.flow_run_id, seen)
     flow_run = await client.read_flow_run(record.flow_run_id)
-    if top_lease(flow_run.labels) == seen != lease:
-        flow_run = await put(client, record.flow_run_id, {lease.label: ""})
-    if top_lease(flow_run.labels) != lease:
+    if record.lease == seen:
+        if seen.is_lost(flow_run.labels):
+            raise Superseded(flow_run)
+        return
+    if top_lease(flow_run.labels) == seen:
+        flow_run = await put(client, record.flow_run_id, {record.lease.label: ""})
+    if top_lease(flow_run.labels) != record.lease:
         raise Superseded(flow_run)
     for fresh in read_records(flow_run):
         if fresh.key == record.key:
-            vars(record).update({**vars(fresh), "lease": lease, "notes": record.notes})
+            vars(record).update({**vars(fresh), "notes": record.notes})
 
 
 @dataclass(eq=False)
@@ -258,7 +250,7 @@ class FlowRunLedger:
     async def started(self, run_id: int) -> None:
         """Write which Bolt run the trigger started. The run's time limit began when the trigger was sent."""
         emit_triggered(self.subject(run_id))
-        await self._track(run_id)
+        await self.track(run_id)
 
     async def attached(self, run_id: int, relation: Relation) -> None:
         """Write that we wait for a Bolt run that is not ours, or may not be ours. The time limit begins now."""
@@ -266,17 +258,15 @@ class FlowRunLedger:
         # another client.
         self.record.relation = relation
         self.record.began_at, self.record.began_here = time.time(), time.monotonic()
-        await self._track(run_id)
+        await self.track(run_id)
 
-    async def _track(self, run_id: int) -> None:
+    async def track(self, run_id: int | None = None) -> None:
+        """Write that this execution tracks a Bolt run: a new one, or by default the one that the record has."""
         record = self.record
-        record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
-        await self.resumed()
-
-    async def resumed(self) -> None:
-        """Write that this execution tracks the known Bolt run."""
-        if self.record.phase is not Phase.REPORTED:
-            self.record.phase = Phase.RELEASED if self.record.left else Phase.RUNNING
+        if run_id is not None:
+            record.run_id, record.state, record.failed_run = run_id, BoltRunState.STARTING, None
+        if record.phase is not Phase.REPORTED:
+            record.phase = Phase.RELEASED if record.left else Phase.RUNNING
         await self.save()
 
     def subject(self, run_id: int) -> RunSubject:

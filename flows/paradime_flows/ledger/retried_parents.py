@@ -14,8 +14,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.context import ContextModel, FlowRunContext, TaskRunContext
 
-from paradime_flows.ledger.store import WRITES_AT_MOST, held_lease
+from paradime_flows.ledger.store import WRITES_AT_MOST
 from paradime_flows.prefect_api import (
+    current_execution,
     current_task_run_id,
     every_flow_run,
     has_its_own_process,
@@ -57,7 +58,7 @@ def are_of_two_attempts(one: str, other: str) -> bool:
 def attempts_around(flow_run_id: UUID) -> str:
     """Return the attempts in which the current code of a flow run is running."""
     outside = the_supervisor().of(flow_run_id).attempts
-    return _attempts(outside, flow_run_id, held_lease(flow_run_id).holder, tasks_around(flow_run_id))
+    return _attempts(outside, flow_run_id, current_execution(), tasks_around(flow_run_id))
 
 
 def _attempts(outside: str, flow_run_id: UUID, execution: str, tasks: Sequence[TaskRun]) -> str:

@@ -107,64 +107,50 @@ async def put(
 
 
 async def take_lease(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
-    """Take the lease on a flow run for the current execution, and for its subflows and tasks in this process.
-
-    An execution takes the lease only once. Raise `Superseded` if another execution has taken it since.
-    """
+    """Take the lease for the current execution, once. Raise `Superseded` if another execution has taken it since."""
     # Prefect read the flow run when the flow began, so this copy may be out of date. That does no harm to the flow's
     # own code, which takes the lease only once, and before its tasks do.
     is_taken = flow_run_id in _leases.get() or current_task_run_id() is not None
     flow_run = None if is_taken else flow_run_at_begin(flow_run_id)
     flow_run = flow_run or await client.read_flow_run(flow_run_id)
     holder = current_execution()
-    lease = max((each for each in _leases_in(flow_run.labels) if each.holder == holder), default=None)
-    if lease is None:
-        lease, flow_run = await supersede(client, flow_run)
+    if all(each.holder != holder for each in _leases_in(flow_run.labels)):
+        flow_run = await supersede(client, flow_run)
+    lease = max(each for each in _leases_in(flow_run.labels) if each.holder == holder)
     _leases.set({**_leases.get(), flow_run_id: lease})
-    leases = the_supervisor().leases
-    leases[flow_run_id] = max(lease, leases.get(flow_run_id, lease))
     check_lease(flow_run)
+    leases = the_supervisor().leases
+    # A task of an earlier execution may read late.
+    leases[flow_run_id] = max(lease, leases.get(flow_run_id, lease))
     return flow_run
 
 
-async def supersede(client: PrefectClient, flow_run: FlowRun) -> tuple[Lease, FlowRun]:
-    """Take the lease on a flow run for the current execution, which is of this flow run, or of one that replaces it.
-
-    Return the lease, and the flow run, as read after the lease was taken. Raise `Superseded` if others take the lease
-    again and again.
-    """
+async def supersede(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
+    """Take the lease for the current execution, which is of this flow run, or of one that replaces it."""
     holder = current_execution()
     # Another holder may have taken the same epoch, or a later one, since the flow run was read.
     for _ in range(WRITES_AT_MOST):
         top = top_lease(flow_run.labels)
         if top.holder == holder:
-            return top, flow_run
-        flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: _now()})
+            return flow_run
+        flow_run = await put(client, flow_run.id, {Lease(top.epoch + 1, holder).label: f"{time.time():.0f}"})
     raise Superseded(flow_run)
 
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     """Return the lease with which this process cleans up a flow run whose lease is `seen`."""
-    settler = f"{SETTLER}{the_supervisor().settler}"
+    supervisor = the_supervisor()
+    settler = f"{SETTLER}{supervisor.settler}"
     # If an execution in this process has the lease, the hook of the execution acts with the same lease.
-    is_ours = seen == the_supervisor().leases.get(flow_run_id) or seen.holder == settler
-    return seen if is_ours else Lease(seen.epoch + 1, settler)
+    if seen.holder in {current_execution(), settler} or seen == supervisor.leases.get(flow_run_id):
+        return seen
+    return Lease(seen.epoch + 1, settler)
 
 
 async def give_sign_of_life(client: PrefectClient, flow_run_id: UUID, lease: Lease | None = None) -> None:
     """Write a sign of life to a lease of this process; by default, to the lease of the newest execution."""
-    lease = lease or the_supervisor().leases.get(flow_run_id)
-    if lease is not None:
-        await client.update_flow_run_labels(flow_run_id, {lease.label: _now()})
-
-
-def _now() -> str:
-    return f"{time.time():.0f}"
-
-
-def held_lease(flow_run_id: UUID) -> Lease:
-    """Return the lease that the current execution has taken on a flow run."""
-    return _leases.get().get(flow_run_id, NO_LEASE)
+    lease = lease or the_supervisor().leases[flow_run_id]
+    await client.update_flow_run_labels(flow_run_id, {lease.label: f"{time.time():.0f}"})
 
 
 def check_lease(flow_run: FlowRun) -> None:

@@ -22,7 +22,7 @@ from paradime_blocks import BoltAttempt, BoltRunError, BoltRunResult, BoltRunSta
 from paradime_blocks.models import BoltRunRecord
 from paradime_blocks.signals import INTERRUPTS, to_the_end
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import Superseded, call_name, held_lease, put, read_records
+from paradime_flows.ledger import Superseded, call_name, put, read_records, top_lease
 from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
 from paradime_flows.pipelines.own_start import find_own_start
 from paradime_flows.pipelines.plan import StepState, carried_over, decide
@@ -182,7 +182,7 @@ class PipelineRun:
         try:
             label = {f"{STEP_LABEL_PREFIX}{name}": outcome.model_dump_json(exclude_defaults=True)}
             async with prefect_client() as client:
-                await put(client, self.flow_run.id, label, held_lease(self.flow_run.id))
+                await put(client, self.flow_run.id, label, top_lease(self.flow_run.labels))
         except Exception as error:  # noqa: BLE001
             run_logger().warning("Could not write the outcome of step %r to Prefect: %s", name, error)
 

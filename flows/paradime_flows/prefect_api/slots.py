@@ -11,24 +11,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from uuid import UUID
 
 import anyio
 import httpx
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.client.schemas.responses import ConcurrencyLimitWithLeaseResponse
 from prefect.exceptions import ObjectAlreadyExists
 
+from paradime_blocks.trigger import DecisionLog
 from paradime_flows.prefect_api.client import prefect_client
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.time_limits import times
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect.client.orchestration import PrefectClient
-
-    from paradime_blocks.trigger import DecisionLog
 
 _RENEWED_AFTER: Final = 0.75
 _RENEWED_AGAIN_AFTER: Final = 0.1
@@ -43,10 +39,7 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
     """Hold the slot of a limit during the `with` block. If Prefect cannot give the slot, continue without it.
 
     A separate asyncio task holds the slot. So a cancel scope of the caller can neither end the lease on the slot, nor
-    interrupt a request for the slot, whose answer would be lost.
-
-    Raises:
-        SlotTaken: The wait has ended, and another flow run still holds the slot.
+    interrupt a request for the slot, whose answer would be lost. Raises `SlotTaken`.
     """
     answered: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
     release = asyncio.Event()
@@ -89,8 +82,6 @@ async def _hold(name: str, answered: asyncio.Future[Exception | None], release: 
     except Exception as error:  # noqa: BLE001 - the caller continues without the slot; an unreleased slot expires
         if not answered.done():
             answered.set_result(error)
-    finally:
-        answered.cancel()
 
 
 async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UUID | None:
@@ -104,15 +95,15 @@ async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UU
         except httpx.HTTPStatusError as refused:
             if refused.response.status_code != httpx.codes.LOCKED:
                 raise
-            if await _is_set(given_up, within=float(refused.response.headers["Retry-After"])):
+            with anyio.move_on_after(float(refused.response.headers["Retry-After"])):
+                await given_up.wait()
                 return None
             continue
         taken = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
         if taken.limits:
             return taken.lease_id
         if is_made:
-            msg = "The concurrency limit is not active."
-            raise RuntimeError(msg)
+            raise RuntimeError("The concurrency limit is not active.")
         # The limit nearly always exists, so it is not read first. A limit that exists is not changed: a person may have
         # changed its number of slots on purpose.
         with suppress(ObjectAlreadyExists):
@@ -122,23 +113,18 @@ async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UU
 
 async def _renew(client: PrefectClient, name: str, lease: UUID, release: asyncio.Event) -> None:
     """Renew the lease again and again, so that it expires only after the process has died."""
-    seconds = times().lease_seconds
-    pause = _RENEWED_AFTER * seconds
-    while not await _is_set(release, within=pause):
+    pause = _RENEWED_AFTER
+    while True:
+        with anyio.move_on_after(pause * times().lease_seconds):
+            await release.wait()
+            return
         try:
-            await client.renew_concurrency_lease(lease, seconds)
-            pause = _RENEWED_AFTER * seconds
+            await client.renew_concurrency_lease(lease, times().lease_seconds)
+            pause = _RENEWED_AFTER
         except Exception as error:  # noqa: BLE001 - the run continues, also without the slot
-            if pause > _RENEWED_AGAIN_AFTER * seconds:
+            if pause == _RENEWED_AFTER:
                 run_logger().warning("Prefect did not renew the lease on the slot of %s: %s", name, error)
+            pause = _RENEWED_AGAIN_AFTER
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.GONE:
                 # A lease that has expired cannot be renewed.
                 await release.wait()
-                return
-            pause = _RENEWED_AGAIN_AFTER * seconds
-
-
-async def _is_set(event: asyncio.Event, *, within: float) -> bool:
-    with suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(event.wait(), within)
-    return event.is_set()

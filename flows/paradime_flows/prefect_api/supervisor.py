@@ -37,9 +37,9 @@ class Supervised:
     # The credentials that were passed in code. The key is their endpoint and workspace. The credentials of a saved
     # block are not kept here, because the block can be loaded again.
     credentials: dict[tuple[str, str | None], ParadimeCredentials] = field(default_factory=dict)
-    # Who resumes each intent of the flow run: the flow run and the key of the new intent, and the attempts in which the
-    # new intent was made. So two tasks with the same request resume two different Bolt runs.
-    claimed: dict[str, tuple[tuple[UUID, str], str]] = field(default_factory=dict)
+    # Who resumes each intent of the flow run: the key of the new intent, and the attempts in which it was made. So two
+    # tasks with the same request resume two different Bolt runs.
+    claimed: dict[str, tuple[str, str]] = field(default_factory=dict)
     # Whether this process has already seen a cancel of the flow run while an operation was under way.
     cancel_seen: bool = False
     # Whether this process sends heartbeats for the flow run.

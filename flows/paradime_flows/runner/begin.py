@@ -20,16 +20,24 @@ from paradime_flows.ledger import (
     are_of_two_attempts,
     enter,
     execution_of,
-    held_lease,
     read_records,
     supersede,
     take_lease,
     write_record,
 )
-from paradime_flows.prefect_api import lineage, prefect_client, run_logger, set_final_state, the_supervisor
+from paradime_flows.prefect_api import (
+    is_over,
+    lineage,
+    prefect_client,
+    run_logger,
+    set_final_state,
+    the_supervisor,
+)
 from paradime_flows.supervision import (
+    Action,
     Event,
     clean_up_if_cancelled_before,
+    decide,
     is_cancelled,
     keep_alive,
     reconcile_run,
@@ -94,75 +102,69 @@ def claim(found: list[Record], new: Record) -> Record | None:
 
 def _reserve(old: Record, new: Record) -> bool:
     """Let a new intent resume an old one, unless another intent of the same attempt in this process does."""
-    claimant = (new.flow_run_id, new.key), new.called_in
-    claimed = the_supervisor().of(old.flow_run_id).claimed
-    by, called_in = claimed.setdefault(old.key, claimant)
-    is_free = by == claimant[0] or are_of_two_attempts(new.called_in, called_in)
-    if is_free:
-        claimed[old.key] = claimant
-    return is_free
+    claimed, ours = the_supervisor().of(old.flow_run_id).claimed, (new.key, new.called_in)
+    theirs = claimed.setdefault(old.key, ours)
+    if theirs != ours and not are_of_two_attempts(theirs[1], new.called_in):
+        return False
+    claimed[old.key] = ours
+    return True
 
 
 async def _take_over_from(
     previous: FlowRun, record: Record | None, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Record | None:
     """Take over a record of an old flow run, unless there is a `record` to resume. Mark each old record of its run."""
-
-    def is_wanted(old: Record) -> bool:
-        if not _can_be_continued(old):
-            return False
-        if record is not None:
-            runs = {record.run_id, *(attempt.run_id for attempt in record.attempts)} - {None}
-            return old.run_id in runs or (old.intent is not None and old.intent == record.intent)
-        asked = (old.asked, old.workspace, old.is_of_task) == (new.asked, new.workspace, new.is_of_task)
-        # Equal calls resume different records. If they all took the lease, they would hinder each other.
-        return asked and _reserve(old, new)
-
     found = read_records(previous)
-    is_over = previous.state is None or previous.state.is_final() or previous.state.is_scheduled()
-    is_alive = not is_over and execution_of(previous).epoch > 0
+    is_alive = execution_of(previous).epoch > 0 and not is_over(previous)
     # If both processes were alive, both could trigger a Bolt run for the same call.
     is_replaced = record is None and is_alive and not any(old.is_unreported for old in found)
-    if not is_replaced and not any(is_wanted(old) for old in found):
+    if not is_replaced and not any(_is_wanted(old, record, new) for old in found):
         return record
     async with prefect_client() as client:
-        lease, previous = await supersede(client, await client.read_flow_run(previous.id))
+        previous = await supersede(client, await client.read_flow_run(previous.id))
     cancelled = await write_final_state(previous, flow_run)
     # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
-        if not is_wanted(old):
+        if not _is_wanted(old, record, new):
             continue
+        if record is None and cancelled and old.is_open:
+            reason = (
+                f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
+            )
+            # This searches for an unknown Bolt run until it is certain whether there is one. If Bolt does not cancel
+            # it, the record stays open for the sweeper, and the new flow run fails.
+            await reconcile_run(old, credentials, Event.CANCELLED, reason)
+            if not _is_wanted(old, record, new):
+                continue
         if record is None:
-            if cancelled and old.is_open:
-                reason = f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
-                # This searches for an unknown Bolt run until it is certain whether there is one. If Bolt does not
-                # cancel it, the record stays open for the sweeper, and the new flow run fails.
-                await reconcile_run(old.hold_with(lease), credentials, Event.CANCELLED, reason)
-                if not _can_be_continued(old):
-                    continue
-            record = await _take_over(old, new)
+            record = old.model_copy(
+                update={"flow_run_id": new.flow_run_id, "key": new.key, "lease": new.lease}, deep=True
+            )
+            if record.state == BoltRunState.SUCCESS:
+                record.phase = Phase.RUNNING
+            note = f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
+            record.decision_log().note(note)
+            # The old record is marked after this, so that one of them always counts.
+            await write_record(record)
         # Without a state, a success is not taken over a second time.
         old.phase, old.state = Phase.REPORTED, None
         old.decision_log().note(f"Taken over by flow run {flow_run.id}.")
         # If a newer flow run has taken the lease since then, that flow run replaces the current one, too.
         with suppress(Superseded):
-            await write_record(old.hold_with(lease))
+            await write_record(old)
     return record
 
 
-async def _take_over(old: Record, new: Record) -> Record:
-    """Write the record of the new flow run. The old record is marked later, so that one of them always counts."""
-    record = old.model_copy(update={"flow_run_id": new.flow_run_id, "key": new.key}, deep=True)
-    if record.state == BoltRunState.SUCCESS:
-        record.phase = Phase.RUNNING
-    note = f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
-    record.decision_log().note(note)
-    await write_record(record.hold_with(held_lease(new.flow_run_id)))
-    return record
-
-
-def _can_be_continued(old: Record) -> bool:
-    return old.is_unreported or old.state == BoltRunState.SUCCESS
+def _is_wanted(old: Record, record: Record | None, new: Record) -> bool:
+    """Whether a new intent resumes an old record; or, if it resumes `record`, whether both are of the same Bolt run."""
+    if decide(old, Event.BEGUN) is Action.SEND:
+        return False
+    if record is not None:
+        same_run = old.run_id is not None and old.run_id == record.run_id
+        return same_run or (old.intent is not None and old.intent == record.intent)
+    # Equal calls resume different records. If they all took the lease, they would hinder each other.
+    asked = (old.asked, old.workspace, old.is_of_task) == (new.asked, new.workspace, new.is_of_task)
+    return asked and _reserve(old, new)
 
 
 async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:

@@ -6,7 +6,6 @@ failure and its retry, and flow runs take turns even if Bolt allows two runs at 
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,8 +22,8 @@ from paradime_blocks.polling import Deadline
 from paradime_blocks.trigger import DecisionLog, Fit, Trigger, TriggerRequest, fingerprint_of, first_of
 from paradime_flows.choices import OnAlreadyRunning
 from paradime_flows.ledger import FlowRunLedger, Relation
-from paradime_flows.prefect_api import SlotTaken, run_logger, schedule_slot, times
-from paradime_flows.runner.difference import differences_of
+from paradime_flows.prefect_api import SlotTaken, schedule_slot, short_hash, times
+from paradime_flows.runner.difference import difference_of
 from paradime_flows.supervision import Action, Event, decide, unless_stopped
 
 
@@ -59,46 +58,43 @@ class Triggering:
         # The time limit of the wait until the schedule is free. This includes the wait for the slot.
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
-    def _answer_to(self, conflict: Conflict) -> OnAlreadyRunning:
-        """Decide what the policy means for a conflict: it may come down to `wait` or `fail`."""
-        policy = self.on_already_running
+    def _answer_to(
+        self, conflict: Conflict, refused: BoltError | None, why: str, named: str = "Bolt run"
+    ) -> OnAlreadyRunning:
+        """Return whether to wait, to attach or to replace. To fail or to skip, raise an error that says `why`."""
+        policy, run = self.on_already_running, conflict.run
+        if policy == "skip" and run is not None:
+            # An ended Bolt run can be skipped, too: Bolt may show an active one late.
+            raise Skipped(run, f"{why} ({named} {run.run_id})")
         if conflict.is_active and policy in {"attach", "attach_if_same"}:
             return policy
-        # An ended Bolt run can be skipped, too: Bolt may show an active one late. But there must be one to return.
-        if conflict.run is not None and policy == "skip":
-            return policy
         if policy in {"fail", "skip"} or self.waiting.passed:
-            return "fail"
+            active = run if conflict.is_active else None
+            raise self._about(active, refused or BoltAlreadyRunning(f"{why}.")) from refused
         return policy if conflict.is_active else "wait"
 
     async def hold_slot(self, stack: AsyncExitStack) -> None:
         """Take the schedule's slot until `stack` closes, and wait for it as long as `on_already_running` allows."""
-        waits = self.on_already_running == "wait"
-        self.looks_first = not waits
         # The time limit of a Bolt run that this flow run already has, or may have, has begun.
         needs_none = decide(self.ledger.record, Event.BEGUN) is not Action.SEND
+        waits = self.on_already_running == "wait" and not needs_none
+        self.looks_first = self.on_already_running != "wait"
         # The holder of the slot may have been killed. It loses the slot within this time.
         dead = Deadline(min(times().slot_dead_seconds, self.waiting.remaining or 0.0))
         while True:
-            limit = self.waiting.remaining or 0.0
-            seconds = limit if waits and not needs_none else times().slot_try_seconds
+            seconds = (self.waiting.remaining or 0.0) if waits else times().slot_try_seconds
             slot = schedule_slot(slot_name(self.schedule), self.decision_log, wait_seconds=seconds)
             with suppress(SlotTaken):
-                take = partial(stack.enter_async_context, slot)
-                await unless_stopped(take, self.ledger.record.flow_run_id)
+                await unless_stopped(partial(stack.enter_async_context, slot), self.ledger.record.flow_run_id)
                 return
             if not needs_none:
                 conflict = await self._conflicting_run()
-                answer = self._answer_to(conflict)
                 # If the holder is alive, but Bolt does not run the schedule, it waits between a failure and a retry.
-                if answer == "wait" or not (conflict.is_active or dead.passed):
+                if not (conflict.is_active or dead.passed):
                     continue
                 why = "Another flow run in Prefect runs the schedule"
-                if answer == "fail" or conflict.run is None:
-                    raise BoltAlreadyRunning(f"{why}.", schedule_name=self.asked.schedule_name)
-                if answer == "skip":
-                    latest = f"latest Bolt run of the schedule: {conflict.run.run_id}"
-                    raise Skipped(conflict.run, f"{why} ({latest})")
+                if self._answer_to(conflict, None, why, "latest Bolt run of the schedule:") == "wait":
+                    continue
             self.looks_first = True
             self.decision_log.note(
                 "Another flow run, or a killed attempt of this one, holds the schedule's slot; "
@@ -108,17 +104,14 @@ class Triggering:
 
     async def run(self, request: TriggerRequest) -> None:
         """Trigger at most one Bolt run. Write the new run, or the run that we wait for instead, to the ledger."""
-        if request.retry_of is not None:
-            # The Bolt runs before the retry do not count as a wait.
-            self.waiting = Deadline(self.schedule.timeout_seconds)
+        if request.retry_of is None:
+            return await self._run(request)
+        # The Bolt runs before the retry do not count as a wait.
+        self.waiting = Deadline(self.schedule.timeout_seconds)
         try:
             await self._run(request)
         except BoltUnsupported:
-            if request.retry_of is None:
-                raise
-            what = "all its commands" if request.retry_everything else "the failed command and those after it"
-            self.decision_log.note(f"This backend cannot retry a run; triggering {what} instead.")
-            await self._run(await self._rest_of(request.retry_of, everything=request.retry_everything))
+            await self._run(await self._rest_of(request, request.retry_of))
 
     async def _run(self, request: TriggerRequest) -> None:
         pause = 0.5
@@ -126,9 +119,9 @@ class Triggering:
             # Another Bolt run of the schedule may still be running after a wait or a cancel, or Bolt may list a run
             # late. Then Bolt refuses the trigger again.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
-            error = BoltAlreadyRunning("The schedule is already running.")
-            conflict = await self._conflicting_run() if self.looks_first else None
-            if conflict is not None and conflict.is_active:
+            refused = None
+            conflict = await self._conflicting_run() if self.looks_first else Conflict(None, is_active=False)
+            if conflict.is_active:
                 # The record may still name the run of an earlier intent.
                 await self.ledger.withdraw()
             else:
@@ -137,8 +130,8 @@ class Triggering:
                     trigger = Trigger(client, request, self.ledger, self.decision_log.note, outage)
                     try:
                         await trigger.run()
-                    except BoltAlreadyRunning as refused:
-                        error = refused
+                    except BoltAlreadyRunning as error:
+                        refused = error
                     except BoltError as failure:
                         raise failure.with_facts(schedule_name=self.asked.schedule_name) from failure
                     else:
@@ -146,48 +139,47 @@ class Triggering:
                     conflict = await self._find_conflicting_run()
                     if await self._is_ours(conflict.run, trigger):
                         return
-            if await self._resolve(conflict, error):
+            if await self._resolve(conflict, refused):
                 return
             await self.waiting.clock.sleep(pause)
 
-    async def _resolve(self, conflict: Conflict, error: BoltAlreadyRunning) -> bool:
+    async def _resolve(self, conflict: Conflict, refused: BoltError | None) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
-        other, answer = conflict.run, self._answer_to(conflict)
-        if answer == "fail":
-            raise self._about(other, error) from error
+        why, note = "The schedule is already running", self.decision_log.note
+        other, answer = conflict.run, self._answer_to(conflict, refused, why)
         if other is None:
-            self.decision_log.note(
+            note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
             )
-            return False
-        if answer == "wait":
-            await self._wait_for(other)
-            return False
-        if answer == "skip":
-            raise Skipped(other, f"The schedule is already running (Bolt run {other.run_id})")
-        if answer == "replace":
-            self.decision_log.note(f"The schedule is already running; replacing Bolt run {other.run_id}.")
+        elif answer == "wait":
+            note(f"{why}; waiting for the end of Bolt run {other.run_id} before triggering.")
+            limit = self.waiting.remaining or 0.0
+            try:
+                state = await other.await_for_completion(limit)
+            except BoltRunError as error:
+                still = BoltAlreadyRunning(f"The schedule was still running {limit:.0f} s later.")
+                raise self._about(other, still) from error
+            note(f"Bolt run {other.run_id} has ended as {state}.")
+        elif answer == "replace":
+            note(f"{why}; replacing Bolt run {other.run_id}.")
             await other.acancel()
-            return False
-        await self.how_it_differs(other)
-        self.decision_log.note(
-            f"The schedule is already running; waiting for Bolt run {other.run_id}, which somebody else started."
-        )
-        await self.ledger.attached(other.run_id, Relation.ATTACHED)
-        return True
+        else:
+            await self.how_it_differs(other)
+            note(f"{why}; waiting for Bolt run {other.run_id}, which somebody else started.")
+            await self.ledger.attached(other.run_id, Relation.ATTACHED)
+            return True
+        return False
 
-    def _about(self, other: BoltRun | None, error: BoltAlreadyRunning) -> BoltError:
+    def _about(self, other: BoltRun | None, error: BoltError) -> BoltError:
         run_id, url = (None, None) if other is None else (other.run_id, other.url)
         return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
     async def _find_conflicting_run(self) -> Conflict:
         """Return the conflict because of which Bolt refused a trigger. Bolt may list the other run late."""
         showing = Deadline(times().conflict_appears_seconds)
-        while True:
-            conflict = await self._conflicting_run()
-            if conflict.is_active or showing.passed:
-                return conflict
+        while not (conflict := await self._conflicting_run()).is_active and not showing.passed:
             await showing.clock.sleep(times().conflict_poll_seconds)
+        return conflict
 
     async def _conflicting_run(self) -> Conflict:
         name = self.asked.schedule_name
@@ -217,13 +209,13 @@ class Triggering:
         if Fit.OPEN in finding.fits.values():
             # At first, Bolt shows only the set-up commands of a run. Its next commands may differ from ours.
             finding = await trigger.search(intent, times().conflict_setup_seconds)
-        may_be_ours = {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
-        if finding.run_id is None and not finding.is_absent and (may_be_ours or not finding.candidates):
+        if finding.run_id is None:
+            is_foreign = not {Fit.YES, Fit.OPEN}.intersection(finding.fits.values())
+            if finding.is_absent or (finding.candidates and is_foreign):
+                return False
             why = "it is unknown which one" if finding.candidates else "Bolt cannot be asked"
             what = f"A refused trigger may have started a run, but {why}."
             raise finding.unknown_trigger(what, self.asked.schedule_name)
-        if finding.run_id is None:
-            return False
         self.decision_log.note(
             f"Bolt run {finding.run_id} started after our trigger was sent and runs the same commands, so it is "
             f"treated as ours and waited for. It will not be cancelled: another client may have started it."
@@ -231,59 +223,40 @@ class Triggering:
         await self.ledger.attached(finding.run_id, Relation.MAYBE_OURS)
         return True
 
-    async def _wait_for(self, other: BoltRun) -> None:
-        self.decision_log.note(
-            f"The schedule is already running; waiting for the end of Bolt run {other.run_id} before triggering."
-        )
-        limit = self.waiting.remaining or 0.0
-        try:
-            state = await other.await_for_completion(limit)
-        except BoltRunError as error:
-            still = BoltAlreadyRunning(f"The schedule was still running {limit:.0f} s later.")
-            raise self._about(other, still) from error
-        self.decision_log.note(f"Bolt run {other.run_id} has ended as {state}.")
-
-    async def _rest_of(self, run_id: int, *, everything: bool) -> TriggerRequest:
-        """Return a request for the commands that a Bolt run has not completed, or for all its commands."""
-        request = replace(self.asked, retry_of=None)
+    async def _rest_of(self, retry: TriggerRequest, run_id: int) -> TriggerRequest:
+        """Return a request for what a retry of a Bolt run would run: its commands from the failed one on, or all."""
+        what = "all its commands" if retry.retry_everything else "the failed command and those after it"
+        self.decision_log.note(f"This backend cannot retry a run; triggering {what} instead.")
         async with self.schedule.credentials.get_client() as client:
             status = await client.get_bolt_run(run_id, logs=False)
-            schedule = await client.get_bolt_schedule(request.schedule_name)
+            schedule = await client.get_bolt_schedule(retry.schedule_name)
         shown = [command.command for command in status.commands]
-        failed = next((n for n, each in enumerate(status.commands) if each is status.first_failed_command), 0)
         # Each command keeps its `continueOnError`.
-        planned: list[str | Command] = [*(request.options.get("commands") or schedule.commands)]
+        planned: list[str | Command] = [*(self.asked.options.get("commands") or schedule.commands)]
         first = first_of([fingerprint_of(command_text(command)) for command in planned], shown)
         if first is None:
             # The run was triggered with other commands. Of these, Bolt shows only the commands that have started.
             first = count_setup(shown)
             planned = [*shown[first:]]
-        start = 0 if everything else max(failed - first, 0)
-        return request.with_options(commands=planned[start:] or None)
+        failed = next((n for n, each in enumerate(status.commands) if each is status.first_failed_command), 0)
+        start = 0 if retry.retry_everything else max(failed - first, 0)
+        return replace(self.asked, retry_of=None).with_options(commands=planned[start:] or None)
 
     async def how_it_differs(self, other: BoltRun) -> str | None:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
-        differs = f"Bolt run {other.run_id} differs from the request"
-        try:
-            differences = await differences_of(other, self.asked)
-        except BoltError as error:
-            differs = f"It is unknown whether {differs}: {error.message}"
-        else:
-            if not differences:
-                return None
-            differs = f"{differs}: {', and '.join(differences)}."
-        DecisionLog(self.decision_log.notes, log=run_logger().warning).note(differs)
-        if self.on_already_running == "attach_if_same":
-            raise self._about(other, BoltAlreadyRunning(differs))
+        differs = await difference_of(other, self.asked)
+        if differs is not None:
+            self.ledger.record.logged_decisions().note(differs)
+            if self.on_already_running == "attach_if_same":
+                raise self._about(other, BoltAlreadyRunning(differs))
         return differs
 
 
 def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit. Characters that Prefect forbids there become a hash."""
-    place = f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}"
-    workspace = hashlib.sha256(place.encode()).hexdigest()[:10]
+    workspace = short_hash(f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}")
     label = schedule.schedule_name
     plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
     if plain != label:
-        plain = f"{plain[:60]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        plain = f"{plain[:60]}-{short_hash(label)}"
     return f"paradime-bolt:{workspace}:{plain}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from paradime_blocks import BoltRequestError, BoltRun, BoltRunState
+from paradime_blocks import BoltError, BoltRequestError, BoltRun, BoltRunState
 from paradime_blocks.models import count_setup
 from paradime_blocks.text import Redactor
 from paradime_blocks.trigger import Fit, TriggerRequest, checked_out, fingerprint_of, first_of
@@ -12,8 +12,17 @@ from paradime_blocks.trigger import Fit, TriggerRequest, checked_out, fingerprin
 _CHARACTERS = 150
 
 
-async def differences_of(run: BoltRun, request: TriggerRequest) -> list[str]:
-    """Say in what a Bolt run is known to differ from a request: in its commands, or in its branch."""
+async def difference_of(run: BoltRun, request: TriggerRequest) -> str | None:
+    """Say in what a Bolt run differs from a request: in its commands, or in its branch. None if nothing is known."""
+    differs = f"Bolt run {run.run_id} differs from the request"
+    try:
+        differences = await _differences_of(run, request)
+    except BoltError as error:
+        return f"It is unknown whether {differs}: {error.message}"
+    return f"{differs}: {', and '.join(differences)}." if differences else None
+
+
+async def _differences_of(run: BoltRun, request: TriggerRequest) -> list[str]:
     git = None
     async with run.credentials.get_client() as client:
         status = await client.get_bolt_run(run.run_id, logs=False)

@@ -19,7 +19,7 @@ from paradime_blocks.signals import INTERRUPTS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog, TriggerRequest
 from paradime_flows.choices import OnAlreadyRunning, OnInterrupt, Policy
-from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Record, Relation, attempts_around, held_lease
+from paradime_flows.ledger import FLOW_KEY, FlowRunLedger, Record, Relation, attempts_around, top_lease
 from paradime_flows.parameters import RetriedRunOptions
 from paradime_flows.prefect_api import (
     count_signals,
@@ -47,7 +47,6 @@ from paradime_flows.supervision import (
     check_not_stopped,
     clean_up_interrupted,
     decide,
-    describe_run,
     find_run,
     reason_in,
     reason_to_stop_if_known,
@@ -58,10 +57,7 @@ from paradime_flows.supervision import (
 
 @dataclass(frozen=True)
 class RunPolicies:
-    """The attributes mean the same as the parameters of `run_schedule`.
-
-    With `leave`, the flow run stops tracking the Bolt run when it has started. From then on, nothing cancels it.
-    """
+    """The attributes mean the same as the parameters of `run_schedule`."""
 
     retries: int = 0
     retry_delay_seconds: float = 30.0
@@ -70,6 +66,7 @@ class RunPolicies:
     on_timeout: Policy = "cancel"
     on_interrupt: OnInterrupt = "auto"
     on_crash: Policy = "cancel"
+    # Whether the flow run stops tracking the Bolt run when it has started. From then on, nothing cancels it.
     leave: bool = False
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
 
@@ -83,25 +80,22 @@ class RunPolicies:
 
 @dataclass(eq=False)
 class RunLifecycle:
-    """Runs a schedule once for a flow run, even if the flow run crashes or is retried.
-
-    `request` is the caller's request; the request in `record` may be a retry of it. `watcher` is called after each poll
-    of the Bolt run, but not after a poll of a conflicting Bolt run.
-    """
+    """Runs a schedule once for a flow run, even if the flow run crashes or is retried."""
 
     schedule: BoltSchedule
     record: Record
     policies: RunPolicies
+    # The caller's request. The request in `record` may be a retry of it.
     request: TriggerRequest
+    # Called after each poll of the Bolt run, but not after a poll of a conflicting Bolt run.
     watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None
     differs: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        schedule, policy = self.schedule, self.policies.on_already_running
-        self.record.limit_seconds = schedule.timeout_seconds
+        policy = self.policies.on_already_running
         self.ledger = FlowRunLedger(self.record, check=check_not_stopped)
         self.decision_log = DecisionLog(self.record.notes, log=lambda sentence: run_logger().info(sentence))
-        self.triggering = Triggering(schedule, self.ledger, self.decision_log, policy, self.request)
+        self.triggering = Triggering(self.schedule, self.ledger, self.decision_log, policy, self.request)
 
     @classmethod
     async def begin(
@@ -120,9 +114,9 @@ class RunLifecycle:
         # Hooks in this process can use credentials that the flow has made in its code.
         workspace = (credentials.api_endpoint, credentials.workspace_uid)
         the_supervisor().of(flow_run_id).credentials[workspace] = credentials
-        tag = schedule_tag(schedule.schedule_name)
+        tags = [schedule_tag(schedule.schedule_name)]
         async with prefect_client() as client:
-            flow_run, earlier = await begin_execution(client, flow_run_id, [tag])
+            flow_run, earlier = await begin_execution(client, flow_run_id, tags)
             if flow_run.run_count > 1:
                 why, began_at = "The process of an earlier attempt has ended.", current_execution_began_at()
                 await end_left_task_runs(client, flow_run_id, why, begun_before=began_at)
@@ -132,6 +126,7 @@ class RunLifecycle:
             name = one_line(flow_run.name, 100) or str(flow_run.id)
             request = request.with_options(reason=f"Prefect flow run {name}" + (f" ({url})" if url else ""))
         facts: dict[str, Any] = {
+            "lease": top_lease(flow_run.labels),
             "asked": request.fingerprint,
             "called_in": attempts_around(flow_run_id),
             "api_endpoint": credentials.api_endpoint,
@@ -143,10 +138,11 @@ class RunLifecycle:
             "on_timeout": policies.on_timeout,
             "archive": policies.archive,
             "left": policies.leave,
+            "limit_seconds": schedule.timeout_seconds,
         }
         new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
         found = await find_record(new, flow_run, earlier, credentials)
-        record = (found or new).model_copy(update=facts).hold_with(held_lease(flow_run_id))
+        record = (found or new).model_copy(update=facts)
         return cls(schedule, record, policies, request, watcher)
 
     @property
@@ -157,10 +153,9 @@ class RunLifecycle:
 
     async def obtain(self) -> BoltRun:
         """Resume the Bolt run that this flow run already tracks. If there is none, trigger one (`Triggering.run`)."""
-        run = await self._resume()
-        if run is not None:
-            return run
         record = self.record
+        if await self._resumes():
+            return self.run
         if record.failed_run is None:
             if (retried := self.request.retry_of) is not None:
                 record.count_attempt(retried, await self.schedule.attach(retried).astate())
@@ -184,34 +179,32 @@ class RunLifecycle:
             self.policies = replace(self.policies, retries=0)
         return self.run
 
-    async def _resume(self) -> BoltRun | None:
+    async def _resumes(self) -> bool:
+        """Whether there is a Bolt run to resume. If so, write that this execution tracks it."""
         record, note = self.record, self.decision_log.note
         action = decide(record, Event.BEGUN)
         if action is Action.RESUME:
             note(f"Resuming Bolt run {record.run_id} from an earlier attempt of this flow run.")
             # An earlier attempt may have seen an outage, but this attempt has not. Hooks read this value.
             record.unreachable = False
-            await self.ledger.resumed()
-            return self.run
-        if record.run_id is not None:
+            await self.ledger.track()
+        elif record.run_id is not None:
             ended = record.state is not None and record.state.is_terminal
             past = f"ended as {record.state}" if ended else "was left running at its time limit"
             note(f"Bolt run {record.run_id} {past}. This outcome was already reported; triggering a new run.")
             record.count_attempt(record.run_id, record.state)
             record.intent = None
-            return None
-        if action is not Action.SEARCH:
-            return None
-        note("An earlier attempt of this flow run may have triggered a run; searching for this run.")
-        search = partial(find_run, record, self.schedule.credentials, self.decision_log)
-        finding = await unless_stopped(search, record.flow_run_id)
-        if decide(record, Event.BEGUN, is_absent=finding.is_absent) is Action.REFUSE:
-            what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
-            raise finding.unknown_trigger(what, record.schedule)
-        if finding.run_id is None:
-            return None
-        await self.ledger.started(finding.run_id)
-        return self.run
+        elif action is Action.SEARCH:
+            note("An earlier attempt of this flow run may have triggered a run; searching for this run.")
+            search = partial(find_run, record, self.schedule.credentials, self.decision_log)
+            finding = await unless_stopped(search, record.flow_run_id)
+            if finding.run_id is not None:
+                await self.ledger.started(finding.run_id)
+            elif decide(record, Event.BEGUN, is_absent=finding.is_absent) is Action.REFUSE:
+                what = "An earlier attempt may have triggered a run, but it is unknown whether a run started."
+                raise finding.unknown_trigger(what, record.schedule)
+            return finding.run_id is not None
+        return action is Action.RESUME
 
     async def wait(self, run: BoltRun) -> BoltRunState:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
@@ -244,8 +237,7 @@ class RunLifecycle:
         retried = {each.run_id for each in self.record.attempts[self.record.earlier :]} - {run.run_id}
         if len(retried) >= self.policies.retries:
             return False
-        reason = why_not_retry(error, self.policies.non_retryable_errors)
-        if reason is not None:
+        if (reason := why_not_retry(error, self.policies.non_retryable_errors)) is not None:
             self.decision_log.note(
                 f"Bolt run {run.run_id} failed. It is not retried, since a retry would also fail: {one_line(reason)}"
             )
@@ -268,12 +260,12 @@ class RunLifecycle:
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
         return await self._start()
 
-    async def finish(self, outcome: BaseException | None) -> tuple[Archive, str | None]:
-        """Archive the Bolt run, and write the outcome to the record. Return a message if the flow run was cancelled."""
+    async def finish(self, outcome: BaseException | None) -> tuple[Archive, StoppedByPrefect | None]:
+        """Archive the Bolt run, and write the outcome to the record. Return why the flow run is to stop, or None."""
         record = self.record
         if isinstance(outcome, BoltRunError) and outcome.state is not None:
             record.state = BoltRunState(str(outcome.state))
-        sentence = outcome.cause if isinstance(outcome, BoltError) else (str(outcome) if outcome else None)
+        sentence = outcome.cause if isinstance(outcome, BoltError) else str(outcome or "")
         if sentence:
             self.decision_log.note(sentence)
         archive = archive_of(record, self.schedule.credentials, outcome_text(outcome) or self.differs)
@@ -283,19 +275,18 @@ class RunLifecycle:
         left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
-            reported = outcome is None or isinstance(outcome, BoltRunError)
-            await self.ledger.close(record.state, reported=reported)
+            await self.ledger.close(
+                record.state, reported=outcome is None or isinstance(outcome, BoltRunError)
+            )
         else:
             await self.ledger.save()
         if stop is None and self.ledger.seen is not None:
             # A cancel may have come just before this write. A suspension comes too late for the Bolt run.
             with suppress(Pause):
                 stop = reason_in([self.ledger.seen])
-        if stop is None or stop.event is not Event.CANCELLED:
-            return archive, None
-        if record.is_open:
+        if stop is not None and stop.event is Event.CANCELLED and record.is_open:
             await clean_up_interrupted(record, self.schedule.credentials, stop)
-        return archive, f"{stop.reason}{describe_run(record, stop.event)}"
+        return archive, stop
 
     @asynccontextmanager
     async def cleaning_up(self) -> AsyncIterator[None]:

@@ -54,7 +54,12 @@ async def drive(
             view.stored = lifecycle.ledger.seen
             result = await _to_the_end(lifecycle, run, wait)
     except Skipped as skipped:
-        return await _skipped(lifecycle, skipped)
+        await archive_of(lifecycle.record, schedule.credentials, str(skipped)).summary()
+        name, run_id = schedule.schedule_name, skipped.run.run_id
+        found = BoltRunResult.of(run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
+        # The conflicting Bolt run is not an attempt of this flow run.
+        result = found.model_copy(update={"attempts": []})
+        return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult, describe_run(lifecycle.record, stop.event))
     except Exception as error:  # noqa: BLE001 - the run is archived after every error
@@ -65,11 +70,11 @@ async def drive(
 async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
     error = end if isinstance(end, Exception) else None
     async with _as_task_run("archive"):
-        archive, cancelled = await lifecycle.finish(error)
-    if cancelled is not None:
+        archive, stop = await lifecycle.finish(error)
+    if stop is not None and stop.event is Event.CANCELLED:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
         told = error.in_one_line() if isinstance(error, BoltError) else one_line(str(error or ""))
-        return as_result(Cancelled(message=f"{cancelled} {told}".rstrip()), BoltRunResult)
+        return stopped(stop, BoltRunResult, f"{describe_run(lifecycle.record, stop.event)} {told}".rstrip())
     if isinstance(end, BoltError):
         # Prefect raises the error, without logging a traceback.
         return as_result(Failed(message=end.in_one_line(), data=end), BoltRunResult)
@@ -81,23 +86,11 @@ async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> Bol
     return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
 
 
-async def _skipped(lifecycle: RunLifecycle, skipped: Skipped) -> BoltRunResult:
-    await archive_of(lifecycle.record, lifecycle.schedule.credentials, str(skipped)).summary()
-    name, run_id = lifecycle.record.schedule, skipped.run.run_id
-    found = BoltRunResult.of(run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
-    # The conflicting Bolt run is not an attempt of this flow run.
-    result = found.model_copy(update={"attempts": []})
-    return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
-
-
 _as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))
 
 
 async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) -> BoltRun:
-    """Resume, trigger or retry the Bolt run, and show this work as a task run.
-
-    If `slot` is given, the schedule's concurrency slot is taken, and is released when this stack closes.
-    """
+    """Resume, trigger or retry the Bolt run, shown as a task run. The stack `slot` gets the schedule's slot."""
     retried = lifecycle.request.retry_of
     name = f"trigger {lifecycle.schedule.schedule_name}" if retried is None else f"retry {retried}"
     async with _as_task_run(name) as shown:

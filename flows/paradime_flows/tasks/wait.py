@@ -22,7 +22,7 @@ from paradime_blocks.options import GraceSeconds, NonEmpty, WaitOptions, chosen
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.signals import INTERRUPTS
 from paradime_flows.events import emit_ended
-from paradime_flows.ledger import FlowRunLedger, Record, held_lease, read_records, take_lease
+from paradime_flows.ledger import FlowRunLedger, Record, read_records, take_lease
 from paradime_flows.live.view import LiveView
 from paradime_flows.parameters import CredentialsParameter, RunId, WatchOptions
 from paradime_flows.prefect_api import (
@@ -148,8 +148,7 @@ async def _record_of(
         return None
     async with prefect_client() as client:
         found = read_records(await take_lease(client, flow_run_id))
-    record = next((one for one in found if one.run_id == run_id and one.is_in(credentials)), None)
-    return None if record is None else record.hold_with(held_lease(flow_run_id))
+    return next((one for one in found if one.run_id == run_id and one.is_in(credentials)), None)
 
 
 async def _close(record: Record | None, state: BoltRunState | None) -> None:
