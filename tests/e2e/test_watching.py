@@ -18,6 +18,9 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Ru
 
 from paradime_blocks.signals import signals_held_off
 from paradime_blocks.testing import SimulatedCommand, faults
+from paradime_flows.pipeline import Step
+from paradime_flows.pipelines.earlier_attempts import EarlierAttempts
+from paradime_flows.pipelines.runner import PipelineRun
 from paradime_flows.prefect_api.context import current_execution, current_flow_run_id
 from paradime_flows.prefect_api.signals import count_signals
 from paradime_flows.supervision import Event
@@ -241,6 +244,35 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
     with pytest.raises(Pause):
         await suspended()
     assert [type(one) for one in heard] == [Pause]
+
+
+async def test_a_pipeline_waits_for_a_slow_step_after_another_has_noticed_the_suspension(
+    credentials: ParadimeCredentials,
+) -> None:
+    """Otherwise the event loop ends with the pipeline, and the step counts as failed: nobody would resume its run."""
+    ended = []
+
+    @flow
+    async def one_step(schedule_name: str, **others: Any) -> None:
+        if schedule_name == "first":
+            async with get_client() as client:
+                await client.set_flow_run_state(pipeline.flow_run.id, Suspended(), force=True)
+            raise Pause(state=Suspended())
+        try:
+            await unless_stopped(lambda: anyio.sleep(20), this_flow_run())
+        finally:
+            # A step releases its slot while Prefect is slow.
+            await anyio.sleep(2)
+            ended.append(schedule_name)
+
+    async with get_client() as client:
+        flow_run = await client.create_flow_run(one_step, state=Running())
+    steps = [Step(schedule_name="first"), Step(schedule_name="slow")]
+    before = EarlierAttempts(flow_run, credentials, ())
+    pipeline = PipelineRun("nightly", steps, {"on_interrupt": "auto"}, before, one_step, "continue", 2)
+    with pytest.raises(Pause):
+        await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
+    assert ended == ["slow"]
 
 
 @pytest.mark.guarantee(

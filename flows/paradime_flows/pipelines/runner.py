@@ -100,7 +100,8 @@ class PipelineRun:
             await to_the_end(self._interrupted())
             raise
         except (Superseded, Pause) as release:
-            await self._release_steps(release)
+            # A step has noticed it first. When the pipeline notices it, too, each `await` here is cancelled.
+            await to_the_end(self._release_steps(release))
             raise
 
     async def _decide(self) -> list[Step]:
