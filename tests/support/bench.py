@@ -255,11 +255,25 @@ class Launched:
         assert command.wait() == 0, command.output
 
     def retry(self) -> None:
-        """Retry as `prefect flow-run retry` does for a run of a deployment."""
+        """Retry as `prefect flow-run retry` does for a run of a deployment, and wait until the retry has begun."""
         from prefect.states import Scheduled
 
-        with _client() as client:
-            client.set_flow_run_state(self.flow_run.id, Scheduled(message="Retried by a test"), force=True)
+        before = self.flow_run
+
+        def schedule() -> None:
+            with _client() as client:
+                client.set_flow_run_state(before.id, Scheduled(message="Retried by a test"), force=True)
+
+        def begun() -> bool:
+            now = self.flow_run
+            has_begun = bool(now.run_count > before.run_count)
+            # A worker reports a crash a second time, and may write it over the retry.
+            if now.state.is_crashed() and not has_begun:
+                schedule()
+            return has_begun
+
+        schedule()
+        wait_until(begun, f"the retry of the flow run tagged {self.tag}", every=0.3)
 
     def suspend(self) -> None:
         """Suspend as the UI's button and the API do."""
