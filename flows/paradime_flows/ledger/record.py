@@ -203,7 +203,7 @@ async def write_record(record: Record) -> FlowRun:
 
 
 async def hold(client: PrefectClient, record: Record) -> None:
-    """Take the lease for a settler, or check that it is not lost. The record gets all that others wrote before."""
+    """Take the lease for a settler, and read what others wrote before. If this process has it, check it is not lost."""
     seen = record.lease
     # The lease is set before Prefect is asked. If Prefect does not answer, the record is used as it was read, and is
     # later written with this lease.
