@@ -164,6 +164,24 @@ async def test_the_lease_on_a_slot_is_renewed(daily: BoltSchedule, monkeypatch: 
         await asyncio.wait_for(renewed.wait(), 30)
 
 
+async def test_a_slot_whose_lease_cannot_be_renewed_is_released(
+    daily: BoltSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work goes on without the slot, and another flow run can take the slot."""
+
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("this server has forgotten the lease")
+
+    monkeypatch.setattr(PrefectClient, "renew_concurrency_lease", refuse)
+    monkeypatch.setattr(slots, "_RENEWED_AFTER", 0.001)
+
+    async def is_free() -> bool:
+        return await slots_taken(daily) == 0
+
+    async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):
+        await await_until(is_free, "the release of the slot")
+
+
 async def test_a_flow_run_can_run_without_a_slot(bolt_simulator: BoltSimulator, daily: BoltSchedule) -> None:
     """`one_at_a_time=False`."""
     async with schedule_slot(slot_name(daily), DecisionLog(), wait_seconds=5):

@@ -2,8 +2,7 @@
 
 Prefect's own `concurrency` opens three clients and starts two threads for each slot. Here, a slot costs only the
 requests that take it, renew its lease and release it. But code that blocks the event loop for longer than a quarter of
-the lease may lose the slot. And if the event loop ends during the request for the slot, the slot is free only when its
-lease has expired. Prefect's events about the slot are not sent.
+the lease may lose the slot. Prefect's events about the slot are not sent.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from paradime_flows.prefect_api.client import prefect_client
 from paradime_flows.prefect_api.context import run_logger
 from paradime_flows.time_limits import times
 
+# The part of a lease after which it is renewed.
 _RENEWED_AFTER: Final = 0.75
-_RENEWED_AGAIN_AFTER: Final = 0.1
 
 
 class SlotTaken(Exception):
@@ -68,7 +67,10 @@ async def schedule_slot(name: str, decision_log: DecisionLog, *, wait_seconds: f
 
 
 async def _hold(name: str, answered: asyncio.Future[Exception | None], release: asyncio.Event) -> None:
-    """Take the slot, and hold it until `release` is set. `answered` gets the error if Prefect cannot give the slot."""
+    """Take the slot, and renew its lease until `release` is set, so that the lease expires after a kill of the process.
+
+    `answered` gets None, or the error because of which Prefect cannot give the slot.
+    """
     try:
         async with prefect_client() as client:
             lease = await _take(client, name, release)
@@ -76,18 +78,24 @@ async def _hold(name: str, answered: asyncio.Future[Exception | None], release: 
                 return
             try:
                 answered.set_result(None)
-                await _renew(client, name, lease, release)
+                while True:
+                    with anyio.move_on_after(_RENEWED_AFTER * times().lease_seconds):
+                        await release.wait()
+                        break
+                    await client.renew_concurrency_lease(lease, times().lease_seconds)
             finally:
                 await client.release_concurrency_slots_with_lease(lease)
     except Exception as error:  # noqa: BLE001 - the caller continues without the slot; an unreleased slot expires
-        if not answered.done():
+        if answered.done():
+            run_logger().warning("Lost the concurrency slot of %s: %s", name, error)
+        else:
             answered.set_result(error)
 
 
 async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UUID | None:
     """Return the lease on the slot; None if the slot was taken until `given_up` was set."""
     is_made = False
-    while True:
+    while not given_up.is_set():
         try:
             answer = await client.increment_concurrency_slots_with_lease(
                 [name], 1, "concurrency", times().lease_seconds
@@ -97,7 +105,6 @@ async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UU
                 raise
             with anyio.move_on_after(float(refused.response.headers["Retry-After"])):
                 await given_up.wait()
-                return None
             continue
         taken = ConcurrencyLimitWithLeaseResponse.model_validate(answer.json())
         if taken.limits:
@@ -109,22 +116,4 @@ async def _take(client: PrefectClient, name: str, given_up: asyncio.Event) -> UU
         with suppress(ObjectAlreadyExists):
             await client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
         is_made = True
-
-
-async def _renew(client: PrefectClient, name: str, lease: UUID, release: asyncio.Event) -> None:
-    """Renew the lease again and again, so that it expires only after the process has died."""
-    pause = _RENEWED_AFTER
-    while True:
-        with anyio.move_on_after(pause * times().lease_seconds):
-            await release.wait()
-            return
-        try:
-            await client.renew_concurrency_lease(lease, times().lease_seconds)
-            pause = _RENEWED_AFTER
-        except Exception as error:  # noqa: BLE001 - the run continues, also without the slot
-            if pause == _RENEWED_AFTER:
-                run_logger().warning("Prefect did not renew the lease on the slot of %s: %s", name, error)
-            pause = _RENEWED_AGAIN_AFTER
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.GONE:
-                # A lease that has expired cannot be renewed.
-                await release.wait()
+    return None
