@@ -111,14 +111,13 @@ class Record(BaseModel):
             self.attempts.append(BoltAttempt(run_id=run_id, state=state))
 
     def remaining_seconds(self, limit: float) -> float:
-        """Return the remaining seconds of a time limit: never more than the limit, even if the clock is wrong."""
-        if self.began_at is None:
-            return limit
-        return min(limit, self.began_at + limit - time.time())
+        """Return the remaining seconds of a time limit, from 0 to the limit, even if the clock is wrong."""
+        began_at = self.began_at or time.time()
+        return max(0.0, min(limit, began_at + limit - time.time()))
 
     @property
     def time_is_up(self) -> bool:
-        return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) <= 0
+        return self.limit_seconds is not None and self.remaining_seconds(self.limit_seconds) == 0
 
     @property
     def workspace(self) -> tuple[str, str | None]:
@@ -128,10 +127,7 @@ class Record(BaseModel):
         return self.workspace == (credentials.api_endpoint, credentials.workspace_uid)
 
     def decision_log(self) -> DecisionLog:
-        return DecisionLog(self.notes)
-
-    def logged_decisions(self) -> DecisionLog:
-        """Return a decision log whose new notes also appear in the log of the flow run."""
+        """Return the decision log, whose new notes also appear in the log of the flow run."""
         return DecisionLog(self.notes, log=logger_for(self.flow_run_id, self._flow_run_name).warning)
 
     def to_labels(self) -> dict[str, Any]:

@@ -246,7 +246,7 @@ class Triggering:
         """Describe how another client's Bolt run differs from the request; None if no difference is known so far."""
         differs = await difference_of(other, self.asked)
         if differs is not None:
-            self.ledger.record.logged_decisions().note(differs)
+            self.ledger.record.decision_log().note(differs)
             if self.on_already_running == "attach_if_same":
                 raise self._about(other, BoltAlreadyRunning(differs))
         return differs

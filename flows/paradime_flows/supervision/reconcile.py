@@ -64,7 +64,7 @@ async def reconcile_run(
         reason = f"{reason} The Bolt run keeps running; a retry of the flow run will resume this run."
         # After an interrupt, Prefect calls the hook for a crash. The hook must leave the Bolt run running, too.
         record.on_crash = "leave"
-    record.logged_decisions().note(reason)
+    record.decision_log().note(reason)
     if action in {Action.LEAVE, Action.NOTHING}:
         # There is no time limit. Without this write, the hook would cancel a Bolt run that is left. If there is none,
         # Prefect may still have an older record with a trigger that was never sent, and a later execution could take
@@ -86,7 +86,7 @@ async def reconcile_run(
 async def _reconcile(
     record: Record, credentials: ParadimeCredentials, event: Event, search_seconds: float
 ) -> None:
-    ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
+    ledger, decision_log = FlowRunLedger(record), record.decision_log()
     action = decide(record, event)
     if action is Action.SEARCH:
         finding = await find_run(record, credentials, decision_log, search_seconds)
@@ -117,7 +117,7 @@ async def _have_ended(finding: Finding, credentials: ParadimeCredentials) -> boo
 
 async def _cancel(record: Record, credentials: ParadimeCredentials) -> None:
     assert record.run_id is not None  # noqa: S101 - `decide` cancels only a known Bolt run
-    ledger, decision_log = FlowRunLedger(record), record.logged_decisions()
+    ledger, decision_log = FlowRunLedger(record), record.decision_log()
     run = BoltRun(record.run_id, credentials, record.schedule, cancel_grace_seconds=times().cancel_seconds)
     try:
         state = await run.acancel()
@@ -189,7 +189,7 @@ async def remaining_seconds(record: Record, credentials: ParadimeCredentials, li
                 now = client.bolt_time()
             if now is not None:
                 return max(0.0, min(limit, sent_at + limit - now))
-    return max(0.0, record.remaining_seconds(limit))
+    return record.remaining_seconds(limit)
 
 
 def archive_of(record: Record, credentials: ParadimeCredentials, outcome: str | None) -> Archive:

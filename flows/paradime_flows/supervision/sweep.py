@@ -16,6 +16,7 @@ from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, P
 from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
+from paradime_blocks.trigger import DecisionLog
 from paradime_flows.ledger import (
     FlowRunLedger,
     Record,
@@ -119,7 +120,7 @@ class Sweep:
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
             return await self._reconcile(record, event, why)
         if record.run_id is None:
-            await find_run(record, self.credentials, record.decision_log())
+            await find_run(record, self.credentials, DecisionLog())
         if record.run_id is None:
             return None, "no Bolt run was found"
         state = await BoltRun(record.run_id, self.credentials, record.schedule).astate()
