@@ -41,13 +41,10 @@ class Fit(Enum):
 class Finding:
     """The result of a search: the run, or that there is none, or that it cannot be told."""
 
-    # The run that was found; None if there is none, or if it cannot be told from others.
     run_id: int | None = None
-    # Whether the trigger has started no run.
     is_absent: bool = False
     # The runs that the trigger may have started. If Bolt did not answer, there are none.
     candidates: Sequence[int] = ()
-    # How well each newer run fits the intent.
     fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
     def unknown_trigger(self, what: str, schedule: str) -> BoltTriggerUnknown:
@@ -169,8 +166,7 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
         page = await client.list_bolt_runs(request.schedule_name, limit=_MOST_RUNS)
         listed = [record for record in page.runs if record.id > intent.latest_run_id]
     if len(listed) == _MOST_RUNS:
-        msg = f"The schedule has had more than {_MOST_RUNS} runs since the trigger."
-        raise BoltUnavailable(msg, operation="ListBoltRuns")
+        raise BoltUnavailable(f"The schedule has had more than {_MOST_RUNS} runs since the trigger.")
     records = listed
     if not listed:
         # The schedule itself may name a newer run. Its actor, branch and parent are unknown. If we asked for a retry,

@@ -183,11 +183,13 @@ class Trigger:
 
     async def _send(self) -> int:
         """Send the trigger in its own thread: if the caller is cancelled, the answer is not lost."""
-        called_off = threading.Event()
+        request, called_off = self.request, threading.Event()
 
         async def send() -> int:
             async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
-                return await self.request.send(client)
+                if request.retry_of is not None:
+                    return await client.retry_bolt_run(request.retry_of, everything=request.retry_everything)
+                return await client.trigger_bolt_run(request.schedule_name, **request.options)
 
         answer = asyncio.wrap_future(in_own_thread(send))
         # If the answer comes too late, nobody reads it. Without this line, asyncio would then log its error.
