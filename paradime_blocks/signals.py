@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import anyio
 from prefect.exceptions import TerminationSignal
-from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -32,11 +31,8 @@ T = TypeVar("T")
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
 # Prefect gives a cancelled flow run 30 seconds to end. After this time, a further signal ends the process.
 _HOLD_SECONDS = 30.0
-# The longest time from a signal to the clean-up that it causes, on a slow machine.
-_REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1. If it
-# is delivered later, it is heard again.
+# Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1.
 _heard: list[tuple[float, int, int]] = []
 
 
@@ -99,14 +95,13 @@ def _note(ear: socket.socket) -> None:
         _heard.extend((time.monotonic(), number, 1) for number in numbers if number in _SIGNALS)
 
 
-def signals_held_off() -> AbstractContextManager[Hold]:
-    """Hold off further signals during a `with` block. Outside the main thread, this function does nothing.
+def signals_held_off() -> AbstractContextManager[None]:
+    """Give further signals no effect during a `with` block. Outside the main thread, this function does nothing.
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
-    Bolt. If no signal caused the clean-up, the first signal that was held off is delivered when the `with` block ends,
-    unless `Hold.keep` was called.
+    Bolt.
     """
-    return _hold if in_main_thread() else nullcontext(Hold())
+    return _hold if in_main_thread() else nullcontext()
 
 
 class Hold:
@@ -115,13 +110,12 @@ class Hold:
     def __init__(self) -> None:
         self._holders = 0
         self._began_at = 0.0
-        self._kept = False
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         self._holders += 1
         if self._holders == 1:
-            self._began_at, self._kept = time.monotonic(), False
+            self._began_at = time.monotonic()
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 # A signal without a Python handler raises no exception. Our own handler may still be set after a hold:
@@ -129,17 +123,12 @@ class Hold:
                 if callable(handler) and handler != self._hold_off:
                     self._previous[number] = handler
                     signal.signal(number, self._hold_off)
-        return self
 
     def _hold_off(self, number: int, frame: FrameType | None) -> None:
         if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
             self._previous[signal.Signals(number)](number, frame)
         else:
             _heard.append((time.monotonic(), number, -1))
-
-    def keep(self) -> None:
-        """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
-        self._kept = True
 
     def __exit__(self, *_: object) -> None:
         self._holders -= 1
@@ -149,9 +138,6 @@ class Hold:
             # If other code has set a handler in the meantime, that handler stays.
             if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
-        held = [number for at, number, change in _heard if change < 0 and at >= self._began_at]
-        if held and not self._kept and heard_since(self._began_at - _REACTION_SECONDS) <= 0:
-            signal.raise_signal(held[0])
 
 
 _hold = Hold()
