@@ -16,8 +16,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -34,6 +34,9 @@ _HOLD_SECONDS = 30.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1.
 _heard: list[tuple[float, int, int]] = []
+# When each hold began that has not ended, on the monotonic clock; and the handlers that the holds have replaced.
+_holds: list[float] = []
+_replaced: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
 
 def in_main_thread() -> bool:
@@ -95,49 +98,37 @@ def _note(ear: socket.socket) -> None:
         _heard.extend((time.monotonic(), number, 1) for number in numbers if number in _SIGNALS)
 
 
-def signals_held_off() -> AbstractContextManager[None]:
+@contextmanager
+def signals_held_off() -> Iterator[None]:
     """Give further signals no effect during a `with` block. Outside the main thread, this function does nothing.
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
     Bolt.
     """
-    return _hold if in_main_thread() else nullcontext()
-
-
-class Hold:
-    """Replaces the signal handlers for a time. All `with` blocks that hold signals off share this object."""
-
-    def __init__(self) -> None:
-        self._holders = 0
-        self._began_at = 0.0
-        self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
-
-    def __enter__(self) -> None:
-        self._holders += 1
-        if self._holders == 1:
-            self._began_at = time.monotonic()
+    if not in_main_thread():
+        yield
+        return
+    _holds.append(time.monotonic())
+    try:
+        if len(_holds) == 1:
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 # A signal without a Python handler raises no exception. Our own handler may still be set after a hold:
                 # an engine of Prefect that started during the hold restores it when the engine ends.
-                if callable(handler) and handler != self._hold_off:
-                    self._previous[number] = handler
-                    signal.signal(number, self._hold_off)
-
-    def _hold_off(self, number: int, frame: FrameType | None) -> None:
-        if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
-            self._previous[signal.Signals(number)](number, frame)
-        else:
-            _heard.append((time.monotonic(), number, -1))
-
-    def __exit__(self, *_: object) -> None:
-        self._holders -= 1
-        if self._holders:
-            return
-        for number, handler in self._previous.items():
+                if callable(handler) and handler is not _hold_off:
+                    _replaced[number] = handler
+                    signal.signal(number, _hold_off)
+        yield
+    finally:
+        _holds.pop()
+        for number in _SIGNALS:
             # If other code has set a handler in the meantime, that handler stays.
-            if signal.getsignal(number) == self._hold_off:
-                signal.signal(number, handler)
+            if not _holds and signal.getsignal(number) is _hold_off:
+                signal.signal(number, _replaced[number])
 
 
-_hold = Hold()
+def _hold_off(number: int, frame: FrameType | None) -> None:
+    if not _holds or time.monotonic() - _holds[0] > _HOLD_SECONDS:
+        _replaced[number](number, frame)
+    else:
+        _heard.append((time.monotonic(), number, -1))
