@@ -171,9 +171,7 @@ class Trigger:
         if finding.run_id is not None:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
-        # After a timeout the server may still process the trigger, and its run can appear later.
-        may_come = isinstance(error, BoltUnavailable) and error.may_still_act
-        if may_come or not finding.is_absent:
+        if not finding.is_absent or (isinstance(error, BoltUnavailable) and error.may_still_act):
             self.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
             what = "The answer to the trigger was lost, and it is unknown whether a run started."
             raise finding.unknown_trigger(what, self.request.schedule_name) from error
