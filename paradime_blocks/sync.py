@@ -68,11 +68,9 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
             return portal.call(finish)
         except Exception:
             raise
-        except BaseException as error:
+        except BaseException:
             # The coroutine is cancelled and cleans up. A signal must not interrupt the wait for its end.
-            hold = until_it_has_ended.enter_context(signals_held_off())
-            if not isinstance(error, asyncio.CancelledError):
-                hold.keep()
+            until_it_has_ended.enter_context(signals_held_off())
             raise
 
 

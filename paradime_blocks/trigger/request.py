@@ -13,8 +13,6 @@ from paradime_blocks.options import TriggerOptions, chosen
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from paradime_blocks.client import BoltClient
-
 
 def fingerprint_of(command: str) -> str:
     """Return a hash of a command. Differences in white space do not change the hash."""
@@ -59,12 +57,6 @@ class TriggerRequest:
     def with_options(self, **options: Unpack[TriggerOptions]) -> TriggerRequest:
         """Return the same request with other options. The value None removes an option."""
         return replace(self, options=chosen(TriggerOptions, {**self.options, **options}))
-
-    async def send(self, client: BoltClient) -> int:
-        """Send the mutation and return the id of the Bolt run that it started."""
-        if self.retry_of is not None:
-            return await client.retry_bolt_run(self.retry_of, everything=self.retry_everything)
-        return await client.trigger_bolt_run(self.schedule_name, **self.options)
 
 
 @dataclass(frozen=True)

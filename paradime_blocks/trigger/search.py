@@ -41,13 +41,10 @@ class Fit(Enum):
 class Finding:
     """The result of a search: the run, or that there is none, or that it cannot be told."""
 
-    # The run that was found; None if there is none, or if it cannot be told from others.
     run_id: int | None = None
-    # Whether the trigger has started no run.
     is_absent: bool = False
     # The runs that the trigger may have started. If Bolt did not answer, there are none.
     candidates: Sequence[int] = ()
-    # How well each newer run fits the intent.
     fits: Mapping[int, Fit] = field(default_factory=dict, compare=False, repr=False)
 
     def unknown_trigger(self, what: str, schedule: str) -> BoltTriggerUnknown:
@@ -106,10 +103,8 @@ def judge(fits: dict[int, Fit], *, window_is_over: bool) -> Finding | None:
         return Finding(possible[0], candidates=possible, fits=fits)
     if not window_is_over:
         return None
-    if not fits:
-        return Finding(is_absent=True)
     # If no run seems to fit, one of them may still be ours: Bolt may spell a command differently.
-    return Finding(candidates=sorted(possible or fits), fits=fits)
+    return Finding(is_absent=not fits, candidates=sorted(possible or fits), fits=fits)
 
 
 def longest_request_seconds(request_timeout_seconds: float) -> float:
@@ -117,9 +112,9 @@ def longest_request_seconds(request_timeout_seconds: float) -> float:
     return max(60.0, 2 * request_timeout_seconds)
 
 
-def began_too_late(intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None) -> bool:
+def began_too_late(intent: TriggerIntent, began: float | None, bolt_now: float | None) -> bool:
     """Whether a run began too late for an intent, by Bolt's clock, or else by ours. None: it has not begun yet."""
-    intended = intent.intended_at
+    intended, now = intent.intended_at, system_clock().wall()
     if intent.bolt_time is not None and bolt_now is not None:
         intended, now = intent.bolt_time, bolt_now
     # Until the longest start time is over, no run can have begun too late, even if our clock is wrong.
@@ -169,8 +164,7 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
         page = await client.list_bolt_runs(request.schedule_name, limit=_MOST_RUNS)
         listed = [record for record in page.runs if record.id > intent.latest_run_id]
     if len(listed) == _MOST_RUNS:
-        msg = f"The schedule has had more than {_MOST_RUNS} runs since the trigger."
-        raise BoltUnavailable(msg, operation="ListBoltRuns")
+        raise BoltUnavailable(f"The schedule has had more than {_MOST_RUNS} runs since the trigger.")
     records = listed
     if not listed:
         # The schedule itself may name a newer run. Its actor, branch and parent are unknown. If we asked for a retry,
@@ -182,12 +176,11 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
     # A run that does not fit without its commands is not asked for: Bolt may refuse to show it.
     possible = [record.id for record in records if fit(request, intent, record, ()) is not Fit.NO]
     statuses = await client.get_bolt_runs(possible) if possible else {}
-    now, bolt_now = system_clock().wall(), client.bolt_time()
     fits: dict[int, Fit] = {}
     for record in records:
         status = statuses.get(record.id)
         began = record.start_dttm or (status and status.started_at)
-        if not began_too_late(intent, began.timestamp() if began else None, now, bolt_now):
+        if not began_too_late(intent, began.timestamp() if began else None, client.bolt_time()):
             commands = status.commands if status else []
             how = fit(request, intent, record, [command.command for command in commands])
             fits[record.id] = Fit.OPEN if how is Fit.YES and not listed else how

@@ -89,7 +89,7 @@ class Trigger:
                 # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
                 if self.intent is None or not may_have_started(error):
                     # Prefect may have stored the intent even if this process could not write it.
-                    with signals_held_off(), anyio.CancelScope(shield=True):
+                    with anyio.CancelScope(shield=True):
                         await self.ledger.withdraw()
                 if not isinstance(error, BoltUnavailable) or error.status_code != codes.TOO_MANY_REQUESTS:
                     raise
@@ -171,9 +171,7 @@ class Trigger:
         if finding.run_id is not None:
             self.note(f"Found Bolt run {finding.run_id}, which the trigger started; this run is used.")
             return finding.run_id
-        # After a timeout the server may still process the trigger, and its run can appear later.
-        may_come = isinstance(error, BoltUnavailable) and error.may_still_act
-        if may_come or not finding.is_absent:
+        if not finding.is_absent or (isinstance(error, BoltUnavailable) and error.may_still_act):
             self.note("Cannot determine which run is ours, if any; the trigger is not sent again.")
             what = "The answer to the trigger was lost, and it is unknown whether a run started."
             raise finding.unknown_trigger(what, self.request.schedule_name) from error
@@ -183,11 +181,13 @@ class Trigger:
 
     async def _send(self) -> int:
         """Send the trigger in its own thread: if the caller is cancelled, the answer is not lost."""
-        called_off = threading.Event()
+        request, called_off = self.request, threading.Event()
 
         async def send() -> int:
             async with self.client.clone(may_send=lambda: not called_off.is_set()) as client:
-                return await self.request.send(client)
+                if request.retry_of is not None:
+                    return await client.retry_bolt_run(request.retry_of, everything=request.retry_everything)
+                return await client.trigger_bolt_run(request.schedule_name, **request.options)
 
         answer = asyncio.wrap_future(in_own_thread(send))
         # If the answer comes too late, nobody reads it. Without this line, asyncio would then log its error.

@@ -29,7 +29,6 @@ def _of_its_own() -> Iterator[None]:
 
     yield
     start_new_supervisor()
-    # A signal that a hold delivers must not follow the signal of an earlier test.
     signals._heard.clear()
 
 
