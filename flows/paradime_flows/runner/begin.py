@@ -125,17 +125,15 @@ async def _take_over_from(
     cancelled = await write_final_state(previous, flow_run)
     # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
-        if not _is_wanted(old, record, new):
-            continue
-        if record is None and cancelled and old.is_open:
+        if record is None and cancelled and old.is_open and _is_wanted(old, record, new):
             reason = (
                 f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
             )
             # This searches for an unknown Bolt run until it is certain whether there is one. If Bolt does not cancel
             # it, the record stays open for the sweeper, and the new flow run fails.
             await reconcile_run(old, credentials, Event.CANCELLED, reason)
-            if not _is_wanted(old, record, new):
-                continue
+        if not _is_wanted(old, record, new):
+            continue
         if record is None:
             record = old.model_copy(
                 update={"flow_run_id": new.flow_run_id, "key": new.key, "lease": new.lease}, deep=True
