@@ -20,13 +20,7 @@ from pydantic import ValidationError
 from paradime_blocks import BoltError, ParadimeCredentials
 from paradime_flows.ledger import Record, Superseded, read_records, supersede
 from paradime_flows.pipelines.plan import StepOutcome
-from paradime_flows.prefect_api import (
-    STEP_LABEL_PREFIX,
-    is_over,
-    prefect_client,
-    run_logger,
-    subflows_of,
-)
+from paradime_flows.prefect_api import STEP_LABEL_PREFIX, is_over, prefect_client, run_logger, subflows_of
 from paradime_flows.runner import write_final_state
 from paradime_flows.supervision import Event, reconcile_run
 
