@@ -88,8 +88,7 @@ def _contexts(kind: type[ContextModel]) -> Iterator[Any]:
     while isinstance(context, kind):
         yield context
         # Prefect has no public name for the context around this one, but keeps it in a token.
-        token = context._token  # noqa: SLF001
-        context = None if token is None else token.old_value
+        context = getattr(context._token, "old_value", None)  # noqa: SLF001
 
 
 async def enter(

@@ -1,7 +1,4 @@
-"""Finds what a pipeline's earlier attempts left behind: outcomes to reuse, and Bolt runs that no step resumes.
-
-A step resumes its Bolt run by itself: its subflow run finds the subflow runs of the same step in earlier attempts.
-"""
+"""Finds what a pipeline's earlier attempts left behind: outcomes to reuse, and Bolt runs that no step resumes."""
 
 from __future__ import annotations
 
