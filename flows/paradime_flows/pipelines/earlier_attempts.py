@@ -43,10 +43,7 @@ class EarlierAttempts:
             self.outcomes.update(read_outcomes(one))
 
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
-        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step can resume.
-
-        `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
-        """
+        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step resumes."""
         async with prefect_client() as client:
             for one in self.earlier:
                 if not is_over(one):

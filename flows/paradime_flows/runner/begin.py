@@ -1,7 +1,4 @@
-"""Begins an execution of a flow run, and finds the record that an intent resumes.
-
-If the process is killed between two steps of a take-over (ledger/README.md), the next attempt continues.
-"""
+"""Begins an execution of a flow run, and finds the record that an intent resumes."""
 
 from __future__ import annotations
 
