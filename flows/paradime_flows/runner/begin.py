@@ -9,7 +9,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_blocks import BoltRequestError, BoltRunState
+from paradime_blocks import BoltRequestError
 from paradime_flows.ledger import (
     Phase,
     Record,
@@ -118,8 +118,6 @@ async def _take_over_from(
             record = old.model_copy(
                 update={"flow_run_id": new.flow_run_id, "key": new.key, "lease": new.lease}, deep=True
             )
-            if record.state == BoltRunState.SUCCESS:
-                record.phase = Phase.RUNNING
             note = f"Taken over from flow run {old.flow_run_id}, an earlier attempt of the same call."
             record.decision_log().note(note)
             # The old record is marked after this, so that one of them always counts.
