@@ -69,12 +69,9 @@ def _attempts(outside: str, flow_run_id: UUID, execution: str, tasks: Sequence[T
 
 def tasks_around(flow_run_id: UUID) -> list[TaskRun]:
     """Return the tasks of a flow run that have called the current code, the outermost task first."""
-    found: dict[UUID, TaskRun] = {}
     # Prefect passes a task's context on to all that the task calls. For a subflow, Prefect enters it once more.
-    for context in _contexts(TaskRunContext):
-        if context.task_run.flow_run_id == flow_run_id:
-            found.setdefault(context.task_run.id, context.task_run)
-    return list(found.values())[::-1]
+    around = [context.task_run for context in _contexts(TaskRunContext)][::-1]
+    return list({task.id: task for task in around if task.flow_run_id == flow_run_id}.values())
 
 
 def _execution_around(flow_run: FlowRun) -> str:
@@ -91,8 +88,7 @@ def _contexts(kind: type[ContextModel]) -> Iterator[Any]:
     while isinstance(context, kind):
         yield context
         # Prefect has no public name for the context around this one, but keeps it in a token.
-        token = context._token  # noqa: SLF001
-        context = None if token is None else token.old_value
+        context = getattr(context._token, "old_value", None)  # noqa: SLF001
 
 
 async def enter(
@@ -114,11 +110,13 @@ async def enter(
     if call is None or call.is_first:
         return (), None
     these = FlowRunFilter(tags=FlowRunFilterTags(all_=[call.place]))
+    ours = ATTEMPT_TAG_PREFIX + call.attempts
     # A flow run that a person has copied has the tags, too, but no parent.
     found = [
         one
         async for one in every_flow_run(client, these)
-        if one.id != family[0].id and one.parent_task_run_id is not None and _is_of_another_attempt(one, call)
+        if one.id != family[0].id and one.parent_task_run_id is not None
+        if all(are_of_two_attempts(ours, tag) for tag in one.tags if tag.startswith(ATTEMPT_TAG_PREFIX))
     ]
     found.sort(key=lambda one: str(one.created), reverse=True)
     for other in found:
@@ -174,11 +172,6 @@ def call_of(family: Sequence[FlowRun], calls: Sequence[TaskRun]) -> Call | None:
     if not path:
         return None
     return Call(CALL_TAG_PREFIX + _hash(root.id, *path), attempts, is_first)
-
-
-def _is_of_another_attempt(flow_run: FlowRun, call: Call) -> bool:
-    tags = [tag for tag in flow_run.tags if tag.startswith(ATTEMPT_TAG_PREFIX)]
-    return all(are_of_two_attempts(ATTEMPT_TAG_PREFIX + call.attempts, tag) for tag in tags)
 
 
 def _hash(*parts: object) -> str:

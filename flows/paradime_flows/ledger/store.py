@@ -24,8 +24,7 @@ from paradime_flows.prefect_api import (
 from paradime_flows.prefect_api.labels import LEASE_LABEL_PREFIX
 
 WRITES_AT_MOST = 5
-# The first character of a settler's name. It sorts before the first character of every execution. So at the same epoch,
-# the lease of an execution is greater than the lease of a settler.
+# A settler's name begins with this. It sorts before every execution, so that the execution is above it (README.md).
 SETTLER = "-"
 
 
@@ -34,7 +33,6 @@ class Lease(NamedTuple):
 
     # How often the lease has been taken, including this time.
     epoch: int
-    # An execution of a flow run, or a settler, which is a hook or the sweeper.
     holder: str
 
     def is_lost(self, labels: Mapping[str, Any] | None) -> bool:
@@ -139,10 +137,9 @@ async def supersede(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
 
 def lease_to_settle(flow_run_id: UUID, seen: Lease) -> Lease:
     """Return the lease with which this process cleans up a flow run whose lease is `seen`."""
-    supervisor = the_supervisor()
-    settler = f"{SETTLER}{supervisor.settler}"
+    settler = f"{SETTLER}{the_supervisor().settler}"
     # If an execution in this process has the lease, the hook of the execution acts with the same lease.
-    if seen.holder in {current_execution(), settler} or seen == supervisor.leases.get(flow_run_id):
+    if seen.holder in {current_execution(), settler} or seen == the_supervisor().leases.get(flow_run_id):
         return seen
     return Lease(seen.epoch + 1, settler)
 

@@ -1,7 +1,4 @@
-"""Finds what a pipeline's earlier attempts left behind: outcomes to reuse, and Bolt runs that no step resumes.
-
-A step resumes its Bolt run by itself: its subflow run finds the subflow runs of the same step in earlier attempts.
-"""
+"""Finds what a pipeline's earlier attempts left behind: outcomes to reuse, and Bolt runs that no step resumes."""
 
 from __future__ import annotations
 
@@ -20,13 +17,7 @@ from pydantic import ValidationError
 from paradime_blocks import BoltError, ParadimeCredentials
 from paradime_flows.ledger import Record, Superseded, read_records, supersede
 from paradime_flows.pipelines.plan import StepOutcome
-from paradime_flows.prefect_api import (
-    STEP_LABEL_PREFIX,
-    is_over,
-    prefect_client,
-    run_logger,
-    subflows_of,
-)
+from paradime_flows.prefect_api import STEP_LABEL_PREFIX, is_over, prefect_client, run_logger, subflows_of
 from paradime_flows.runner import write_final_state
 from paradime_flows.supervision import Event, reconcile_run
 
@@ -52,10 +43,7 @@ class EarlierAttempts:
             self.outcomes.update(read_outcomes(one))
 
     async def prepare(self, outcomes: Mapping[str, StepOutcome], flow: Flow[..., Any]) -> None:
-        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step can resume.
-
-        `outcomes` has the outcome of each step at the start of the current attempt. `flow` runs each step.
-        """
+        """End the earlier flow runs, find what the steps can resume, and cancel the Bolt runs that no step resumes."""
         async with prefect_client() as client:
             for one in self.earlier:
                 if not is_over(one):

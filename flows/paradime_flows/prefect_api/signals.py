@@ -13,10 +13,7 @@ listen_for_signals()
 
 
 def is_rescheduled() -> bool:
-    """Whether Prefect starts the flow run of this process again after a SIGTERM.
-
-    On Kubernetes and on ECS, Prefect does this after an eviction, for example.
-    """
+    """Whether Prefect starts this process's flow run again after a SIGTERM, as it can on Kubernetes and on ECS."""
     behavior = os.environ.get("PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR", "").lower()
     return behavior in {"reschedule", "relinquish"}
 
