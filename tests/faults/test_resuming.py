@@ -272,8 +272,67 @@ async def test_a_refusal_after_a_lost_answer_closes_the_intent(simulator, prefec
     assert record_of(prefect, flow_run_id).phase is Phase.TAKEN
 
 
+@pytest.mark.guarantee(
+    "Retried, suspended, resumed",
+    "A parent is retried, and the deployment's older flow run is cancelled before it has stopped",
+    prefect="Cancelled; the new flow run as its run ends",
+    bolt="CANCELED; a new run for the new flow run",
+    result="The result of the new run",
+)
+@pytest.mark.parametrize("above", [False, True], ids=["itself", "its parent"])
+@pytest.mark.parametrize("refuses", [False, True], ids=["", "Bolt refuses"])
+async def test_a_cancelled_flow_runs_run_is_cancelled_by_its_replacement(
+    simulator, prefect, above, refuses
+) -> None:
+    """Its attempt stops before it notices the cancel, and it is not set to Crashed in Prefect."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    parent = running(prefect)
+    first, second = running(prefect, parent=parent), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    prefect.set_state(parent if above else first, StateType.CANCELLING)
+    if refuses:
+        simulator.inject(faults.Status(403, operation="cancelBoltRun"))
+    process.set(Process())
+    with resuming(prefect, first):
+        if refuses:
+            with pytest.raises(BoltAuthError):
+                await begun(simulator, second)
+            # The sweeper continues with it.
+            assert record_of(prefect, first).is_open
+        else:
+            newer = await begun(simulator, second)
+            assert (await newer.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == (["RUNNING"] if refuses else ["CANCELED", "RUNNING"])
+    end = prefect.flow_runs[first].state
+    assert end is not None
+    assert end.type is (StateType.CRASHED if above else StateType.CANCELLED)
+
+
+async def test_a_cancel_between_the_writes_of_a_takeover_is_noticed(simulator, prefect) -> None:
+    """The cancelled flow run is the one whose end is about to be written."""
+    from paradime_flows.runner import begin
+
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    write_final_state = begin.write_final_state
+
+    async def cancelled_just_before(*arguments: Any) -> bool:
+        prefect.set_state(first, StateType.CANCELLING)
+        return await write_final_state(*arguments)
+
+    process.set(Process())
+    with resuming(prefect, first), mock.patch.object(begin, "write_final_state", cancelled_just_before):
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
+
+
 async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simulator, prefect) -> None:
-    """It comes between the last read of that flow run and the write. The new flow run resumes the Bolt run."""
+    """It comes between the last read of that flow run and the write."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
     first, second = running(prefect), running(prefect)
     process.set(Process())
     run = await (await begun(simulator, first)).obtain()
@@ -287,9 +346,26 @@ async def test_a_cancel_that_is_overwritten_by_an_older_runs_end_is_noticed(simu
     process.set(Process())
     with resuming(prefect, first), mock.patch.object(prefect, "set_flow_run_state", cancelled_just_before):
         newer = await begun(simulator, second)
-    assert (await newer.obtain()).run_id == run.run_id
-    assert [each.state for each in simulator.runs()] == ["RUNNING"]
+    assert (await newer.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
     assert [each.type for each in prefect.states[first]][-2:] == [StateType.CRASHED, StateType.CANCELLED]
+
+
+async def test_a_cancel_overwritten_by_a_killed_process_is_noticed(simulator, prefect) -> None:
+    """The new flow run died after it set the older one to Crashed, and before it saw that this hid a cancel."""
+    simulator.update_schedule(SCHEDULE, already_running="allow")
+    first, second = running(prefect), running(prefect)
+    process.set(Process())
+    run = await (await begun(simulator, first)).obtain()
+    process.set(Process())
+    await killed_during_takeover(simulator, prefect, first, second, before="the final state")
+    prefect.set_state(first, StateType.CANCELLING)
+    prefect.set_state(first, StateType.CRASHED)
+    process.set(Process())
+    with resuming(prefect, first):
+        newer = await begun(simulator, second)
+    assert (await newer.obtain()).run_id != run.run_id
+    assert [each.state for each in simulator.runs()] == ["CANCELED", "RUNNING"]
 
 
 async def test_an_ended_run_is_taken_over_from_a_cancelled_flow_run(simulator, prefect) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-from paradime_blocks import BoltRequestError
+from paradime_blocks import BoltRequestError, ParadimeCredentials
 from paradime_flows.ledger import (
     Phase,
     Record,
@@ -30,7 +30,15 @@ from paradime_flows.prefect_api import (
     set_final_state,
     the_supervisor,
 )
-from paradime_flows.supervision import Action, Event, clean_up_if_cancelled_before, decide, keep_alive
+from paradime_flows.supervision import (
+    Action,
+    Event,
+    clean_up_if_cancelled_before,
+    decide,
+    is_cancelled,
+    keep_alive,
+    reconcile_run,
+)
 
 
 async def begin_execution(
@@ -55,11 +63,13 @@ async def begin_execution(
     return flow_run, earlier
 
 
-async def find_record(new: Record, flow_run: FlowRun, earlier: Sequence[FlowRun]) -> Record | None:
+async def find_record(
+    new: Record, flow_run: FlowRun, earlier: Sequence[FlowRun], credentials: ParadimeCredentials
+) -> Record | None:
     """Return the record that a new intent resumes: of its flow run, or taken over from an older one; or else None."""
     record = claim(read_records(flow_run), new)
     for previous in earlier:
-        record = await _take_over_from(previous, record, new, flow_run)
+        record = await _take_over_from(previous, record, new, flow_run, credentials)
     return record
 
 
@@ -98,7 +108,7 @@ def _reserve(old: Record, new: Record) -> bool:
 
 
 async def _take_over_from(
-    previous: FlowRun, record: Record | None, new: Record, flow_run: FlowRun
+    previous: FlowRun, record: Record | None, new: Record, flow_run: FlowRun, credentials: ParadimeCredentials
 ) -> Record | None:
     """Take over a record of an old flow run, unless there is a `record` to resume. Mark each old record of its run."""
     found = read_records(previous)
@@ -109,9 +119,16 @@ async def _take_over_from(
         return record
     async with prefect_client() as client:
         previous = await supersede(client, await client.read_flow_run(previous.id))
-    await write_final_state(previous, flow_run)
+    cancelled = await write_final_state(previous, flow_run)
     # The old flow run, or a process that cleaned up for it, may have changed its records.
     for old in read_records(previous):
+        if record is None and cancelled and old.is_open and _is_wanted(old, record, new):
+            reason = (
+                f"The earlier flow run was cancelled in Prefect, and flow run {flow_run.name!r} replaces it."
+            )
+            # This searches for an unknown Bolt run until it is certain whether there is one. If Bolt does not cancel
+            # it, the record stays open for the sweeper, and the new flow run fails.
+            await reconcile_run(old, credentials, Event.CANCELLED, reason)
         if not _is_wanted(old, record, new):
             continue
         if record is None:
@@ -143,12 +160,16 @@ def _is_wanted(old: Record, record: Record | None, new: Record) -> bool:
     return asked and _reserve(old, new)
 
 
-async def write_final_state(previous: FlowRun, new: FlowRun) -> None:
-    """Write the final state of an old flow run that `new` replaces."""
+async def write_final_state(previous: FlowRun, new: FlowRun) -> bool:
+    """Write the final state of an old flow run that `new` replaces. Return whether it, or a parent, was cancelled."""
+    cancelled = False
     try:
         async with prefect_client() as client:
             # It may have ended since it was read.
             previous = await client.read_flow_run(previous.id)
-            await set_final_state(client, previous, f"Flow run {new.name!r} has replaced this one.")
+            cancelled = is_cancelled([one async for one in lineage(client, previous)])
+            message = f"Flow run {new.name!r} has replaced this one."
+            cancelled = await set_final_state(client, previous, message) or cancelled
     except Exception as error:  # noqa: BLE001 - the new flow run must continue
         run_logger().warning("Could not write the final state of flow run %s: %s", previous.id, error)
+    return cancelled

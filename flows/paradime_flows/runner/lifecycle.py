@@ -141,7 +141,7 @@ class RunLifecycle:
             "limit_seconds": schedule.timeout_seconds,
         }
         new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
-        found = await find_record(new, flow_run, earlier)
+        found = await find_record(new, flow_run, earlier, credentials)
         record = (found or new).model_copy(update=facts)
         return cls(schedule, record, policies, request, watcher)
 
