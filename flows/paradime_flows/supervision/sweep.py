@@ -69,11 +69,12 @@ class Sweep:
         """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
         async with self._at_once:
             try:
-                flow_run = await client.read_flow_run(seen.id)
+                family = await family_of(client, seen.id)
+                flow_run = family[0]
                 # The clocks of two machines can differ, so a heartbeat may only seem old.
                 if last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels):
                     return
-                event = await orphan_event(client, flow_run, self.older_than_seconds)
+                event = orphan_event(family, self.older_than_seconds)
                 if event is not None and needs_end(flow_run, self.credentials):
                     await self._clean_up(client, flow_run, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
