@@ -16,14 +16,7 @@ from paradime_blocks import BoltError, BoltRun, BoltRunState, BoltRunTimedOut, P
 from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
-from paradime_flows.ledger import (
-    FlowRunLedger,
-    Record,
-    Superseded,
-    give_sign_of_life,
-    hold,
-    last_sign_of_life,
-)
+from paradime_flows.ledger import FlowRunLedger, Record, Superseded, give_sign_of_life, hold
 from paradime_flows.prefect_api import family_of, run_logger, set_final_state, times
 from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.orphans import needs_end, orphan_event, tracked_records
@@ -71,8 +64,9 @@ class Sweep:
             try:
                 family = await family_of(client, seen.id)
                 flow_run = family[0]
-                # The clocks of two machines can differ, so a heartbeat may only seem old.
-                if last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels):
+                # A new label shows that somebody acts for the flow run: a process whose clock is behind ours, so that
+                # its heartbeats only seemed old, a hook, or another sweeper.
+                if flow_run.labels != seen.labels:
                     return
                 event = orphan_event(family, self.older_than_seconds)
                 if event is not None and needs_end(flow_run, self.credentials):
