@@ -579,36 +579,6 @@ async def test_a_signal_means_the_same_in_any_thread(
     assert record.on_crash == ("leave" if left else "cancel")
 
 
-@pytest.mark.guarantee(
-    "Cancelled in Prefect",
-    "The flow run is cancelled while a retry by Prefect is waited for",
-)
-async def test_a_cancel_before_a_retry_cancels_active_runs_at_once(
-    workspace: BoltSimulator, credentials: ParadimeCredentials
-) -> None:
-    """Prefect wakes the process only for the retry, perhaps hours later; but the heartbeat runs in a thread."""
-    bodies = []
-
-    @flow(retries=1, retry_delay_seconds=3600)
-    async def fails() -> None:
-        bodies.append(this_flow_run.id)
-        await atrigger_bolt_run("endless", credentials)
-        raise RuntimeError("Something else has failed.")
-
-    with use_timing(Timing(beat_seconds=0.5)):
-        work = asyncio.create_task(fails(return_state=True))
-    await asyncio.to_thread(workspace.wait_for, lambda bolt: bolt.active_runs(), 30)
-    async with get_client() as client:
-        while "AwaitingRetry" not in str((await client.read_flow_run(bodies[0])).state):  # noqa: ASYNC110 - the server's
-            await asyncio.sleep(0.1)
-        await client.set_flow_run_state(bodies[0], Cancelling())
-    await asyncio.to_thread(workspace.wait_for, lambda bolt: not bolt.active_runs(), 30)
-    work.cancel()
-    await asyncio.wait([work])
-    assert len(bodies) == 1
-    assert [run.state for run in workspace.runs()] == ["CANCELED"]
-
-
 async def test_parallel_tasks_keep_each_others_tags(
     bolt_simulator: BoltSimulator, credentials: ParadimeCredentials
 ) -> None:

@@ -182,6 +182,10 @@ async def _nothing_yet(*_: Any) -> dict[int, Any]:
     return {}
 
 
+@pytest.mark.guarantee(
+    "Cancelled in Prefect",
+    "The flow run is cancelled while a retry by Prefect is waited for",
+)
 async def test_a_cancel_before_a_retry_ends_the_run_at_the_next_attempt(simulator, prefect) -> None:
     """Trap 5, with a run that is still running: no hook and no attempt knew of the cancel until the next attempt."""
     from paradime_flows.supervision.watch import StoppedByPrefect

@@ -27,11 +27,10 @@ from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.reconcile import reconcile_run
 from paradime_flows.supervision.watch import StoppedByPrefect, is_cancelled
 
-# The last two states of a flow run that was cancelled in the state AwaitingRetry, before and after its retry has begun.
-# In this state, none of its code is running, and Prefect calls no hook. Its process starts the retry anyway, and
-# overwrites the cancelled state.
+# The last two states of a flow run that was cancelled in the state AwaitingRetry, and whose retry has begun. In that
+# state, none of its code was running, and Prefect called no hook. Its process starts the retry anyway, and overwrites
+# the cancelled state.
 _CANCELLED_BEFORE_RETRY = (
-    [StateType.SCHEDULED, StateType.CANCELLED],
     [StateType.CANCELLING, StateType.RUNNING],
     [StateType.CANCELLED, StateType.RUNNING],
 )
@@ -57,7 +56,9 @@ async def clean_up_if_cancelled_before(client: PrefectClient, family: list[FlowR
     for one in family:
         # A first attempt has no retry that it could have awaited.
         if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:
-            raise StoppedByPrefect(await _clean_up_cancelled(client, one, "while it waited for its retry"))
+            reason = f"Flow run {one.name!r} was cancelled while it waited for its retry."
+            await clean_up_family(client, one, Event.CANCELLED, reason)
+            raise StoppedByPrefect(reason)
 
 
 def keep_alive(flow_run: FlowRun) -> None:
@@ -72,48 +73,38 @@ def keep_alive(flow_run: FlowRun) -> None:
         return
     known.is_alive = True
     interval = min(times().watch_interval_seconds, times().beat_seconds)
-    observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds))
     next_beat = time.monotonic() + times().beat_seconds
 
     async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
         nonlocal next_beat
-        is_lost = not family or lost_lease(family[0])
-        if not is_lost:
-            await _clean_up_if_cancelled_meanwhile(client, family)
-        if is_lost or is_over(family[0]):
+        if not family or lost_lease(family[0]) or is_over(family[0]):
             the_observer().remove(observed)
             known.is_alive = False
-        elif time.monotonic() + interval >= next_beat:
-            # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+            return
+        await _clean_up_if_unnoticed(client, family)
+        # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+        if time.monotonic() + interval >= next_beat:
             await give_sign_of_life(client, flow_run.id)
             next_beat = time.monotonic() + times().beat_seconds
 
-    observed.on_read = on_read
+    rarely = min(times().rarely_seconds, times().beat_seconds)
+    observed = Observed(flow_run.id, interval, rarely, on_read)
     the_observer().add(observed)
 
 
-async def _clean_up_if_cancelled_meanwhile(client: PrefectClient, family: list[FlowRun]) -> None:
+async def _clean_up_if_unnoticed(client: PrefectClient, family: list[FlowRun]) -> None:
     """Clean up if a flow run or a parent was cancelled and the flow run's own code does not notice the cancel.
 
-    Either the flow run awaits its retry. Or a task has triggered a Bolt run, and the flow's code now does something
-    else than wait for that Bolt run. A flow of this package notices the cancel itself.
+    A task has triggered a Bolt run, and the flow's code now does something else than wait for that Bolt run. A flow of
+    this package notices the cancel itself.
     """
     flow_run, known = family[0], the_supervisor().of(family[0].id)
-    if is_over(flow_run):
-        types = await state_types(client, flow_run.id) if is_cancelled([flow_run]) else []
-        if types[-2:] in _CANCELLED_BEFORE_RETRY:
-            await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
-    elif is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(flow_run)):
+    if is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(flow_run)):
         # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
         if known.cancel_seen:
-            await _clean_up_cancelled(client, flow_run, "while it did something else")
+            reason = f"Flow run {flow_run.name!r} was cancelled while it did something else."
+            await clean_up_family(client, flow_run, Event.CANCELLED, reason)
         known.cancel_seen = True
-
-
-async def _clean_up_cancelled(client: PrefectClient, flow_run: FlowRun, when: str) -> str:
-    reason = f"Flow run {flow_run.name!r} was cancelled {when}."
-    await clean_up_family(client, flow_run, Event.CANCELLED, reason)
-    return reason
 
 
 async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:
