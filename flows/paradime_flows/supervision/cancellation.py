@@ -27,14 +27,6 @@ from paradime_flows.supervision.decide import Action, Event, decide
 from paradime_flows.supervision.reconcile import reconcile_run
 from paradime_flows.supervision.watch import StoppedByPrefect, is_cancelled
 
-# The last two states of a flow run that was cancelled in the state AwaitingRetry, and whose retry has begun. In that
-# state, none of its code was running, and Prefect called no hook. Its process starts the retry anyway, and overwrites
-# the cancelled state.
-_CANCELLED_BEFORE_RETRY = (
-    [StateType.CANCELLING, StateType.RUNNING],
-    [StateType.CANCELLED, StateType.RUNNING],
-)
-
 
 async def credentials_of(record: Record) -> ParadimeCredentials:
     """Return the credentials that this process has used for a record's workspace, or else those that it can load."""
@@ -52,10 +44,15 @@ async def credentials_of(record: Record) -> ParadimeCredentials:
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, family: list[FlowRun]) -> None:
-    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled before this execution began."""
+    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled in the state AwaitingRetry.
+
+    In this state, none of its code is running, and Prefect calls no hook. Its process starts the retry anyway, and
+    overwrites the cancelled state.
+    """
     for one in family:
         # A first attempt has no retry that it could have awaited.
-        if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:
+        last = (await state_types(client, one.id))[-2:] if one.run_count > 1 else []
+        if last in ([StateType.CANCELLING, StateType.RUNNING], [StateType.CANCELLED, StateType.RUNNING]):
             reason = f"Flow run {one.name!r} was cancelled while it waited for its retry."
             await clean_up_family(client, one, Event.CANCELLED, reason)
             raise StoppedByPrefect(reason)
@@ -87,8 +84,7 @@ def keep_alive(flow_run: FlowRun) -> None:
             await give_sign_of_life(client, flow_run.id)
             next_beat = time.monotonic() + times().beat_seconds
 
-    rarely = min(times().rarely_seconds, times().beat_seconds)
-    observed = Observed(flow_run.id, interval, rarely, on_read)
+    observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds), on_read)
     the_observer().add(observed)
 
 
