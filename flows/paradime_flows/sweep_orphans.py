@@ -46,7 +46,8 @@ async def sweep_orphans(
             PARADIME_*.
         action: What the flow does with each Bolt run that it finds. cancel: cancel the Bolt run. attach: wait for the
             Bolt run with the time limit and the policies of its flow run, and archive the Bolt run for its flow run;
-            if the flow run was cancelled, cancel the Bolt run. report: change nothing.
+            if the flow run was cancelled, or its process died before the id of the Bolt run was known, cancel the Bolt
+            run. report: change nothing.
         older_than_seconds: The flow cleans up the Bolt run only if the Bolt run's flow run ended, or sent its last
             heartbeat, at least this many seconds ago. So a retry has time to resume the Bolt run. If `on_crash` or
             `on_interrupt` left the Bolt run running for a retry, the time is at least 15 minutes. If the flow run was
