@@ -33,7 +33,8 @@ async def candidates(client: PrefectClient, credentials: ParadimeCredentials, da
         state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=_SWEPT)),
         expected_start_time=filters.FlowRunFilterExpectedStartTime(after_=since),
     )
-    return [flow_run async for flow_run in every_flow_run(client, wanted) if needs_end(flow_run, credentials)]
+    found = every_flow_run(client, wanted)
+    return [flow_run async for flow_run in found if records_to_end(flow_run, credentials) is not None]
 
 
 def orphan_event(family: list[FlowRun], older_than_seconds: float) -> Event | None:
@@ -52,23 +53,20 @@ def orphan_event(family: list[FlowRun], older_than_seconds: float) -> Event | No
     return event if is_left else Event.ORPHANED
 
 
-def tracked_records(flow_run: FlowRun) -> list[Record]:
-    """Return the records of the Bolt runs of all workspaces that the sweeper may end."""
-    return [record for record in read_records(flow_run) if record.is_open and record.may_be_cancelled]
+def records_to_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> list[Record] | None:
+    """Return the records whose Bolt runs the sweeper may end; None if there is nothing to do for the flow run.
 
-
-def needs_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> bool:
-    """Whether a flow run has a Bolt run to end, or no Bolt run, and would need a final state without its process.
-
-    If one of several parallel subflows fails, Prefect does not learn of the end of the others.
+    The list is empty if the flow run has no Bolt run, but would need a final state without its process. If one of
+    several parallel subflows fails, Prefect does not learn of the end of the others.
     """
-    if tracked := tracked_records(flow_run):
-        return any(record.is_in(credentials) for record in tracked)
+    tracked = [record for record in read_records(flow_run) if record.is_open and record.may_be_cancelled]
+    if tracked:
+        return [record for record in tracked if record.is_in(credentials)] or None
     # An execution that has not used this package yet sends no heartbeats: the last one proves nothing about it.
     state, lease = flow_run.state, execution_of(flow_run)
     if state is None or lease.epoch == 0:
-        return False
-    return state.is_cancelling() or (state.is_running() and lease.holder == str(state.id))
+        return None
+    return [] if state.is_cancelling() or (state.is_running() and lease.holder == str(state.id)) else None
 
 
 def idle_seconds(flow_run: FlowRun) -> float:
