@@ -62,7 +62,8 @@ def keep_alive(flow_run: FlowRun) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it. The lease was the first.
 
     The observer's thread writes them, whatever the flow's own code does. Prefect's own heartbeats are events: they can
-    be switched off, and are not read together with the flow run.
+    be switched off, and are not read together with the flow run. If a task has triggered a Bolt run, and the flow's
+    code does something else than wait for this run, the code notices no cancel. So the thread cleans up, too.
     """
     known = the_supervisor().of(flow_run.id)
     # Another task of the flow run may have started the heartbeats.
@@ -71,14 +72,21 @@ def keep_alive(flow_run: FlowRun) -> None:
     known.is_alive = True
     interval = min(times().watch_interval_seconds, times().beat_seconds)
     next_beat = time.monotonic() + times().beat_seconds
+    cancel_seen = False
 
     async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
-        nonlocal next_beat
+        nonlocal next_beat, cancel_seen
         if not family or lost_lease(family[0]) or is_over(family[0]):
             the_observer().remove(observed)
             known.is_alive = False
             return
-        await _clean_up_if_unnoticed(client, family)
+        # A flow of this package notices a cancel itself.
+        if is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(family[0])):
+            # The flow's code gets time to notice the cancel. The next read cleans up.
+            if cancel_seen:
+                reason = f"Flow run {flow_run.name!r} was cancelled while it did something else."
+                await clean_up_family(client, family[0], Event.CANCELLED, reason)
+            cancel_seen = True
         # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
         if time.monotonic() + interval >= next_beat:
             await give_sign_of_life(client, flow_run.id)
@@ -86,21 +94,6 @@ def keep_alive(flow_run: FlowRun) -> None:
 
     observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds), on_read)
     the_observer().add(observed)
-
-
-async def _clean_up_if_unnoticed(client: PrefectClient, family: list[FlowRun]) -> None:
-    """Clean up if a flow run or a parent was cancelled and the flow run's own code does not notice the cancel.
-
-    A task has triggered a Bolt run, and the flow's code now does something else than wait for that Bolt run. A flow of
-    this package notices the cancel itself.
-    """
-    flow_run, known = family[0], the_supervisor().of(family[0].id)
-    if is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(flow_run)):
-        # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
-        if known.cancel_seen:
-            reason = f"Flow run {flow_run.name!r} was cancelled while it did something else."
-            await clean_up_family(client, flow_run, Event.CANCELLED, reason)
-        known.cancel_seen = True
 
 
 async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:
