@@ -65,8 +65,8 @@ async def sweep_orphans(
         ```
     """
     found = await resolve_credentials(credentials)
-    sweep = Sweep(found, action, older_than_seconds)
     async with prefect_client() as client:
+        sweep = Sweep(client, found, action, older_than_seconds)
         flow_runs = await candidates(client, found, lookback_days)
         idle = [flow_run for flow_run in flow_runs if idle_seconds(flow_run) >= 0]
         line = "Checked %d flow runs; %d of them have ended or are silent (older_than_seconds is %g)."
@@ -77,7 +77,7 @@ async def sweep_orphans(
             await anyio.sleep(times().next_beat_seconds)
         async with anyio.create_task_group() as group:
             for flow_run in idle:
-                group.start_soon(sweep.sweep, client, flow_run)
+                group.start_soon(sweep.sweep, flow_run)
     swept = sorted(sweep.swept, key=lambda entry: (entry.schedule_name, str(entry.flow_run_id)))
     rows: list[dict[str, object]] = [
         {

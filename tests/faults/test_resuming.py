@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -663,6 +663,7 @@ async def test_a_sweep_ends_a_subflows_run_when_its_parent_died_too(
     if begun_again:
         await asyncio.sleep(2)
         prefect.set_state(parent, StateType.RUNNING)
+        prefect.states[parent][-1].timestamp = datetime.fromtimestamp(time.time(), timezone.utc)
     swept = await sweep_orphans.fn(credentials_for(simulator), older_than_seconds=0)
     assert [each.done for each in swept] == ([] if begun_again else ["cancelled"])
     assert [each.state for each in simulator.runs()] == ["RUNNING" if begun_again else "CANCELED"]

@@ -413,8 +413,8 @@ async def test_the_sweeper_gives_signs_of_life_at_equal_intervals(simulator, pre
 
     monkeypatch.setattr(prefect, "update_flow_run_labels", note_beats)
     simulator.inject(faults.Status(429, retry_after=90, times=5))
-    one = sweep.Sweep(credentials_for(simulator), "attach", 0)
-    waits = asyncio.create_task(one.sweep(prefect, prefect.flow_runs[flow_run_id]))
+    one = sweep.Sweep(prefect, credentials_for(simulator), "attach", 0)
+    waits = asyncio.create_task(one.sweep(prefect.flow_runs[flow_run_id]))
     await asyncio.sleep(600)
     waits.cancel()
     gaps = [after - before for before, after in pairwise(beats[1:])]

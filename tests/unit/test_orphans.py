@@ -7,14 +7,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Scheduled
 
 from paradime_blocks.trigger.request import TriggerRequest
 from paradime_flows.ledger.phase import Phase
 from paradime_flows.ledger.record import Record
 from paradime_flows.ledger.store import Lease
-from paradime_flows.supervision.orphans import idle_seconds
+from paradime_flows.supervision.decide import Event
+from paradime_flows.supervision.orphans import idle_seconds, orphan_event
+from paradime_flows.time_limits import times
 
 LONG_AGO = datetime.now(timezone.utc) - timedelta(hours=2)
 TOMORROW = datetime.now(timezone.utc) + timedelta(days=1)
@@ -52,3 +54,27 @@ def scheduled(
 )
 def test_a_flow_run_that_somebody_will_start_is_alive(flow_run: FlowRun, is_alive: bool) -> None:
     assert (idle_seconds(flow_run) < 0) is is_alive
+
+
+@pytest.mark.parametrize("is_young", [True, False])
+@pytest.mark.parametrize(
+    "kind, name, event, later",
+    [
+        (StateType.CANCELLING, "Cancelling", Event.CANCELLED, Event.CANCELLED),
+        (StateType.CANCELLED, "Cancelled", Event.CANCELLED, Event.CANCELLED),
+        (StateType.CRASHED, "Crashed", Event.CRASHED, Event.ORPHANED),
+        (StateType.RUNNING, "Running", Event.CRASHED, Event.ORPHANED),
+        (StateType.FAILED, "TimedOut", Event.PREFECT_TIMED_OUT, Event.ORPHANED),
+        (StateType.FAILED, "Failed", Event.ORPHANED, Event.ORPHANED),
+        (StateType.COMPLETED, "Completed", None, None),
+    ],
+)
+def test_the_event_that_the_sweeper_sees(
+    kind: StateType, name: str, event: Event | None, later: Event | None, is_young: bool
+) -> None:
+    """A young orphan is left for a retry, if its policy says so."""
+    age = times().left_for_retry_seconds + (-60 if is_young else 60)
+    state: Any = State(type=kind, name=name, timestamp=datetime.now(timezone.utc) - timedelta(seconds=age))
+    flow_run = FlowRun(flow_id=uuid4(), name="daily", state=state)
+    assert orphan_event([flow_run], older_than_seconds=0) is (event if is_young else later)
+    assert orphan_event([flow_run], older_than_seconds=3600) is (event if event is Event.CANCELLED else None)

@@ -40,8 +40,6 @@ class Supervised:
     # Who resumes each intent of the flow run: the key of the new intent, and the attempts in which it was made. So two
     # tasks with the same request resume two different Bolt runs.
     claimed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    # Whether this process has already seen a cancel of the flow run while an operation was under way.
-    cancel_seen: bool = False
     # Whether this process sends heartbeats for the flow run.
     is_alive: bool = False
     # The parents, from the flow run upwards; None until they were read. `calls` are the task runs that represent the

@@ -53,18 +53,22 @@ async def credentials_of(record: Record) -> ParadimeCredentials:
 
 
 async def clean_up_if_cancelled_before(client: PrefectClient, family: list[FlowRun]) -> None:
-    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled before this execution began."""
+    """Clean up and raise StoppedByPrefect if a flow run, or a parent, was cancelled in the state AwaitingRetry."""
     for one in family:
-        # A first attempt has no retry that it could have awaited.
-        if one.run_count > 1 and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:
-            raise StoppedByPrefect(await _clean_up_cancelled(client, one, "while it waited for its retry"))
+        # Before its second attempt, a flow run that is not cancelled has awaited no retry.
+        may_have_waited = one.run_count > 1 or is_cancelled([one])
+        if may_have_waited and (await state_types(client, one.id))[-2:] in _CANCELLED_BEFORE_RETRY:
+            reason = f"Flow run {one.name!r} was cancelled while it waited for its retry."
+            await clean_up_family(client, one, Event.CANCELLED, reason)
+            raise StoppedByPrefect(reason)
 
 
 def keep_alive(flow_run: FlowRun) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it. The lease was the first.
 
     The observer's thread writes them, whatever the flow's own code does. Prefect's own heartbeats are events: they can
-    be switched off, and are not read together with the flow run.
+    be switched off, and are not read together with the flow run. If a task has triggered a Bolt run, and the flow's
+    code does something else than wait for this run, the code notices no cancel. So the thread cleans up, too.
     """
     known = the_supervisor().of(flow_run.id)
     # Another task of the flow run may have started the heartbeats.
@@ -72,48 +76,33 @@ def keep_alive(flow_run: FlowRun) -> None:
         return
     known.is_alive = True
     interval = min(times().watch_interval_seconds, times().beat_seconds)
-    observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds))
     next_beat = time.monotonic() + times().beat_seconds
+    cancel_seen = False
 
     async def on_read(client: PrefectClient, family: list[FlowRun]) -> None:
-        nonlocal next_beat
+        nonlocal next_beat, cancel_seen
         is_lost = not family or lost_lease(family[0])
-        if not is_lost:
-            await _clean_up_if_cancelled_meanwhile(client, family)
         if is_lost or is_over(family[0]):
+            if not is_lost:
+                with suppress(StoppedByPrefect):
+                    await clean_up_if_cancelled_before(client, family[:1])
             the_observer().remove(observed)
             known.is_alive = False
-        elif time.monotonic() + interval >= next_beat:
-            # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+            return
+        # A flow of this package notices a cancel itself.
+        if is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(family[0])):
+            # The flow's code gets time to notice the cancel. The next read cleans up.
+            if cancel_seen:
+                reason = f"Flow run {flow_run.name!r} was cancelled while it did something else."
+                await clean_up_family(client, family[0], Event.CANCELLED, reason)
+            cancel_seen = True
+        # A flow run is read at intervals, so the heartbeat is written a little too early, not too late.
+        if time.monotonic() + interval >= next_beat:
             await give_sign_of_life(client, flow_run.id)
             next_beat = time.monotonic() + times().beat_seconds
 
-    observed.on_read = on_read
+    observed = Observed(flow_run.id, interval, min(times().rarely_seconds, times().beat_seconds), on_read)
     the_observer().add(observed)
-
-
-async def _clean_up_if_cancelled_meanwhile(client: PrefectClient, family: list[FlowRun]) -> None:
-    """Clean up if a flow run or a parent was cancelled and the flow run's own code does not notice the cancel.
-
-    Either the flow run awaits its retry. Or a task has triggered a Bolt run, and the flow's code now does something
-    else than wait for that Bolt run. A flow of this package notices the cancel itself.
-    """
-    flow_run, known = family[0], the_supervisor().of(family[0].id)
-    if is_over(flow_run):
-        types = await state_types(client, flow_run.id) if is_cancelled([flow_run]) else []
-        if types[-2:] in _CANCELLED_BEFORE_RETRY:
-            await _clean_up_cancelled(client, flow_run, "while it waited for its retry")
-    elif is_cancelled(family) and any(one.is_open and one.is_of_task for one in read_records(flow_run)):
-        # After the first check that sees the cancel, the flow's code gets time to notice it. The next check cleans up.
-        if known.cancel_seen:
-            await _clean_up_cancelled(client, flow_run, "while it did something else")
-        known.cancel_seen = True
-
-
-async def _clean_up_cancelled(client: PrefectClient, flow_run: FlowRun, when: str) -> str:
-    reason = f"Flow run {flow_run.name!r} was cancelled {when}."
-    await clean_up_family(client, flow_run, Event.CANCELLED, reason)
-    return reason
 
 
 async def clean_up_family(client: PrefectClient, flow_run: FlowRun, event: Event, reason: str) -> None:

@@ -24,7 +24,6 @@ class Event(str, Enum):
     FLOW_FAILED = "flow failed"
     TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
     ORPHANED = "orphaned"  # Nobody will resume the Bolt run: its flow run or a parent is over or replaced.
-    SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
 
 
 class Action(str, Enum):
@@ -55,8 +54,6 @@ def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Ac
         return Action.LEAVE
     if record.phase is Phase.SENDING:
         return {None: Action.SEARCH, True: Action.WITHDRAW, False: Action.KEEP}[is_absent]
-    if event is Event.SWEEPER_WAITS:
-        return Action.RESUME
     return Action.CANCEL if record.may_be_cancelled else Action.RELEASE
 
 
@@ -100,9 +97,3 @@ def event_of(state: Any) -> Event | None:
     if state.name == "TimedOut":
         return Event.PREFECT_TIMED_OUT
     return Event.FLOW_FAILED if state.is_failed() else None
-
-
-def event_of_orphan(state: Any, *, is_young: bool) -> Event:
-    """Return the event that means that a flow run is gone. If `is_young`, a retry may still resume its Bolt run."""
-    event = event_of(state) or Event.CRASHED
-    return event if is_young and event is not Event.FLOW_FAILED else Event.ORPHANED

@@ -17,17 +17,10 @@ from paradime_blocks.models import run_url
 from paradime_blocks.polling import TIMEOUT_SECONDS
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import DecisionLog
-from paradime_flows.ledger import (
-    FlowRunLedger,
-    Record,
-    Superseded,
-    give_sign_of_life,
-    hold,
-    last_sign_of_life,
-)
+from paradime_flows.ledger import FlowRunLedger, Record, Superseded, give_sign_of_life, hold
 from paradime_flows.prefect_api import family_of, run_logger, set_final_state, times
 from paradime_flows.supervision.decide import Action, Event, decide
-from paradime_flows.supervision.orphans import needs_end, orphan_event, tracked_records
+from paradime_flows.supervision.orphans import orphan_event, records_to_end
 from paradime_flows.supervision.reconcile import archive_of, find_run, reconcile_run, remaining_seconds
 from paradime_flows.supervision.watch import is_cancelled, unless_unreachable
 
@@ -60,32 +53,35 @@ class SweptRun(BaseModel):
 class Sweep:
     """One sweep. `swept` lists what it has found and done so far."""
 
+    client: PrefectClient
     credentials: ParadimeCredentials
     action: SweepAction
     older_than_seconds: float
     swept: list[SweptRun] = field(default_factory=list)
     _at_once: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(8))
 
-    async def sweep(self, client: PrefectClient, seen: FlowRun) -> None:
+    async def sweep(self, seen: FlowRun) -> None:
         """Read a flow run again, as it may have changed after it was listed. If it is still an orphan, clean it up."""
         async with self._at_once:
             try:
-                flow_run = await client.read_flow_run(seen.id)
-                # The clocks of two machines can differ, so a heartbeat may only seem old.
-                if last_sign_of_life(flow_run.labels) != last_sign_of_life(seen.labels):
+                family = await family_of(self.client, seen.id)
+                flow_run = family[0]
+                # A new label shows that somebody acts for the flow run: a process whose clock is behind ours, so that
+                # its heartbeats only seemed old, a hook, or another sweeper.
+                if flow_run.labels != seen.labels:
                     return
-                event = await orphan_event(client, flow_run, self.older_than_seconds)
-                if event is not None and needs_end(flow_run, self.credentials):
-                    await self._clean_up(client, flow_run, event)
+                event = orphan_event(family, self.older_than_seconds)
+                records = records_to_end(flow_run, self.credentials)
+                if event is not None and records is not None:
+                    await self._clean_up(flow_run, records, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
                 run_logger().error("Could not sweep flow run %s: %s", seen.id, error)
 
-    async def _clean_up(self, client: PrefectClient, flow_run: FlowRun, event: Event) -> None:
+    async def _clean_up(self, flow_run: FlowRun, records: list[Record], event: Event) -> None:
         """Clean up each Bolt run of a flow run, and report it at once. Then write the final state of the flow run."""
         name, state = flow_run.name, flow_run.state
         state_name = (state.name or state.type.value) if state else ""
         why = f"The sweeper found the flow run in the state {state_name}. Nobody tracked its Bolt run."
-        records = [record for record in tracked_records(flow_run) if record.is_in(self.credentials)]
         ends = []
         for record in records:
             entry = SweptRun(
@@ -110,13 +106,17 @@ class Sweep:
                 ends.append(f"Bolt run {run} ({run_url(entry.run_id)}): {entry.done}.")
         if self.action != "report" and not any(record.is_open for record in records):
             told = " ".join(ends) or "The flow run has no Bolt run left to track."
-            await _write_final_state(client, flow_run, told)
+            await _write_final_state(self.client, flow_run, told)
 
     async def _act(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
         """Do what the action of the sweep says. Return the state of the Bolt run, and what was done, in words."""
         # Nobody resumes the Bolt run of a cancelled flow run, so nobody waits for it.
-        if self.action == "attach" and event is not Event.CANCELLED:
-            return await self._attach(record, why)
+        attaches = self.action == "attach" and event is not Event.CANCELLED
+        if attaches and record.run_id is None:
+            await hold(self.client, record)
+            await find_run(record, self.credentials, record.decision_log())
+        if attaches and record.run_id is not None:
+            return await self._attach(record, record.run_id, why)
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
             return await self._reconcile(record, event, why)
         if record.run_id is None:
@@ -126,14 +126,9 @@ class Sweep:
         state = await BoltRun(record.run_id, self.credentials, record.schedule).astate()
         return state, "only reported" if self.action == "report" else "left for a retry, as the policy says"
 
-    async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
+    async def _attach(self, record: Record, run_id: int, why: str) -> tuple[BoltRunState | None, str]:
         """Wait for a Bolt run in place of its flow run, until its end, its time limit, or a cancel of the flow run."""
-        found: tuple[BoltRunState | None, str] = None, ""
-        if record.run_id is None:
-            found = await self._reconcile(record, Event.SWEEPER_WAITS, why)
-        if record.run_id is None or not record.is_open:
-            return found
-        run = BoltRun(record.run_id, self.credentials, record.schedule)
+        run = BoltRun(run_id, self.credentials, record.schedule)
         limit = record.limit_seconds or TIMEOUT_SECONDS
         left = await remaining_seconds(record, self.credentials, limit)
         waiting = asyncio.create_task(run.await_for_completion(left, whole_seconds=limit))

@@ -32,7 +32,7 @@ from paradime_flows.prefect_api import (
     prefect_client,
     times,
 )
-from paradime_flows.supervision.decide import Event
+from paradime_flows.supervision.decide import Event, event_of
 
 T = TypeVar("T")
 
@@ -69,8 +69,7 @@ async def unless_unreachable(ask: Callable[[PrefectClient], Awaitable[T]]) -> T 
 
 def is_cancelled(family: list[FlowRun]) -> bool:
     """Whether a flow run, or one of its parents, was cancelled. A suspended flow run has no process that notices it."""
-    states = [one.state for one in family if one.state is not None]
-    return any(state.is_cancelled() or state.is_cancelling() for state in states)
+    return any(one.state is not None and event_of(one.state) is Event.CANCELLED for one in family)
 
 
 def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
@@ -87,7 +86,7 @@ def reason_in(family: list[FlowRun]) -> StoppedByPrefect | None:
         check_lease(flow_run)
         own, name, state = flow_run is family[0], flow_run.name, flow_run.state
         if state is not None:
-            if state.is_cancelling() or state.is_cancelled():
+            if is_cancelled([flow_run]):
                 return StoppedByPrefect(f"Flow run {name!r} is being cancelled in Prefect.", Event.CANCELLED)
             if in_this_process and is_suspended(flow_run):
                 raise Pause(state=state)
