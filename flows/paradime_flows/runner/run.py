@@ -14,8 +14,9 @@ from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_blocks.errors import BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import TriggerRequest
-from paradime_flows.choices import LiveLogsMode, WaitMode
+from paradime_flows.choices import WaitMode
 from paradime_flows.live.view import LiveView
+from paradime_flows.parameters import RetriedRunOptions
 from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
@@ -26,23 +27,16 @@ R = TypeVar("R")
 
 
 async def drive(
-    schedule: BoltSchedule,
-    policies: RunPolicies,
-    request: TriggerRequest,
-    *,
-    live_logs: LiveLogsMode = "all",
-    command_task_runs: bool = True,
-    one_at_a_time: bool = True,
-    wait: WaitMode = "hold",
+    schedule: BoltSchedule, request: TriggerRequest, options: RetriedRunOptions, wait: WaitMode = "hold"
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    Return the result, or a state for the flow run. The arguments after `request` are parameters of `run_schedule`.
+    Return the result, or a state for the flow run. `options` and `wait` are parameters of `run_schedule`.
     """
-    flow_run_id, planned = this_flow_run_id(), schedule.commands or ()
-    view = LiveView(
-        flow_run_id, schedule.schedule_name, live_logs, command_task_runs=command_task_runs, planned=planned
-    )
+    policies = await RunPolicies.of(options)
+    flow_run_id, name = this_flow_run_id(), schedule.schedule_name
+    logs, planned = options["live_logs"], schedule.commands or ()
+    view = LiveView(flow_run_id, name, logs, command_task_runs=options["command_task_runs"], planned=planned)
     try:
         lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request, watcher=view.watch)
     except StoppedByPrefect as stop:
@@ -50,13 +44,12 @@ async def drive(
     try:
         # The Bolt run is cleaned up before the slot is released. So it has ended when the next flow run gets the slot.
         async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
-            run = await obtain(lifecycle, held if one_at_a_time else None)
+            run = await obtain(lifecycle, held if options["one_at_a_time"] else None)
             view.stored = lifecycle.ledger.seen
             result = await _to_the_end(lifecycle, run, wait)
     except Skipped as skipped:
         await archive_of(lifecycle.record, schedule.credentials, str(skipped)).summary()
-        name, run_id = schedule.schedule_name, skipped.run.run_id
-        found = BoltRunResult.of(run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
+        found = BoltRunResult.of(skipped.run.run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
         # The conflicting Bolt run is not an attempt of this flow run.
         result = found.model_copy(update={"attempts": []})
         return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
