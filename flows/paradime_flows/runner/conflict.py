@@ -186,10 +186,9 @@ class Triggering:
         async with self.schedule.credentials.get_client() as client:
             # A backend that cannot list runs shows only the latest run.
             with suppress(BoltRequestError):
-                runs = (await client.list_bolt_runs(name)).runs
-                active = next((run.id for run in runs if not run.state.is_terminal), None)
-                if active is not None:
-                    return Conflict(self.schedule.attach(active), is_active=True)
+                for listed in (await client.list_bolt_runs(name)).runs:
+                    if not listed.state.is_terminal:
+                        return Conflict(self.schedule.attach(listed.id), is_active=True)
             latest = (await client.get_bolt_schedule(name)).latest_run_id
         if latest is None:
             return Conflict(None, is_active=False)

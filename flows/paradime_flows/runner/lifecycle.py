@@ -25,7 +25,6 @@ from paradime_flows.prefect_api import (
     count_signals,
     current_execution_began_at,
     end_left_task_runs,
-    filled,
     flow_run_url,
     is_rescheduled,
     prefect_client,
@@ -72,7 +71,7 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        given: dict[str, Any] = filled(RetriedRunOptions, options)
+        given: dict[str, Any] = {**options}
         # Without patterns of their own, the default patterns are used.
         chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
         return cls(**chosen, archive=await ArchiveSettings.resolve(options))
@@ -142,8 +141,7 @@ class RunLifecycle:
         }
         new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
         found = await find_record(new, flow_run, earlier, credentials)
-        record = (found or new).model_copy(update=facts)
-        return cls(schedule, record, policies, request, watcher)
+        return cls(schedule, (found or new).model_copy(update=facts), policies, request, watcher)
 
     @property
     def run(self) -> BoltRun:
@@ -245,10 +243,9 @@ class RunLifecycle:
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
-        state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
         await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
-        self.record.count_attempt(run.run_id, state)
+        self.record.count_attempt(run.run_id, self.record.state)
         self.record.failed_run = run.run_id
         number = len(self.record.attempts) - self.record.earlier
         self.decision_log.note(
@@ -256,7 +253,7 @@ class RunLifecycle:
             f"in {self.policies.retry_delay_seconds:g} s."
         )
         # With `reported=False`, the next execution of the flow run retries the failed run if this process crashes now.
-        await self.ledger.close(state, reported=False)
+        await self.ledger.close(self.record.state, reported=False)
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
         return await self._start()
 
@@ -275,9 +272,8 @@ class RunLifecycle:
         left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
-            await self.ledger.close(
-                record.state, reported=outcome is None or isinstance(outcome, BoltRunError)
-            )
+            is_reported = outcome is None or isinstance(outcome, BoltRunError)
+            await self.ledger.close(record.state, reported=is_reported)
         else:
             await self.ledger.save()
         if stop is None and self.ledger.seen is not None:
