@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import anyio
-from prefect.exceptions import Pause
 
 from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_blocks.errors import BoltError, BoltRunError, BoltRunFailed, BoltRunTimedOut
@@ -47,7 +46,6 @@ from paradime_flows.supervision import (
     clean_up_interrupted,
     decide,
     find_run,
-    reason_in,
     reason_to_stop_if_known,
     remaining_seconds,
     unless_stopped,
@@ -276,10 +274,6 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=is_reported)
         else:
             await self.ledger.save()
-        if stop is None and self.ledger.seen is not None:
-            # A cancel may have come just before this write. A suspension comes too late for the Bolt run.
-            with suppress(Pause):
-                stop = reason_in([self.ledger.seen])
         if stop is not None and stop.event is Event.CANCELLED and record.is_open:
             await clean_up_interrupted(record, self.schedule.credentials, stop)
         return archive, stop
