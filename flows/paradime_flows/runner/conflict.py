@@ -198,8 +198,7 @@ class Triggering:
     async def _is_ours(self, other: BoltRun | None, trigger: Trigger) -> bool:
         """Whether our refused trigger may have started a Bolt run. If so, the ledger has this run to wait for.
 
-        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. Only this
-        execution knows of the refusal. A later execution treats the run as a run of another client.
+        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one.
         """
         intent = trigger.intent
         if other is None or intent is None or other.run_id <= intent.latest_run_id:
@@ -254,8 +253,7 @@ class Triggering:
 def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit. Characters that Prefect forbids there become a hash."""
     workspace = short_hash(f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}")
-    label = schedule.schedule_name
-    plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
-    if plain != label:
-        plain = f"{plain[:60]}-{short_hash(label)}"
+    plain = slugify(schedule.schedule_name, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
+    if plain != schedule.schedule_name:
+        plain = f"{plain[:60]}-{short_hash(schedule.schedule_name)}"
     return f"paradime-bolt:{workspace}:{plain}"

@@ -84,7 +84,6 @@ class RunLifecycle:
     policies: RunPolicies
     # The caller's request. The request in `record` may be a retry of it.
     request: TriggerRequest
-    # Called after each poll of the Bolt run, but not after a poll of a conflicting Bolt run.
     watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None
     differs: str | None = field(default=None, init=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -49,9 +48,8 @@ async def drive(
             result = await _to_the_end(lifecycle, run, wait)
     except Skipped as skipped:
         await archive_of(lifecycle.record, schedule.credentials, str(skipped)).summary()
-        found = BoltRunResult.of(skipped.run.run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
-        # The conflicting Bolt run is not an attempt of this flow run.
-        result = found.model_copy(update={"attempts": []})
+        run = skipped.run
+        result = BoltRunResult(run_id=run.run_id, schedule_name=name, state=BoltRunState.SKIPPED, url=run.url)
         return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult, describe_run(lifecycle.record, stop.event))
@@ -62,7 +60,7 @@ async def drive(
 
 async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
     error = end if isinstance(end, Exception) else None
-    async with _as_task_run("archive"):
+    async with as_task_run("archive"):
         archive, stop = await lifecycle.finish(error)
     if stop is not None and stop.event is Event.CANCELLED:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
@@ -79,14 +77,11 @@ async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> Bol
     return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
 
 
-_as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))
-
-
 async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) -> BoltRun:
     """Resume, trigger or retry the Bolt run, shown as a task run. The stack `slot` gets the schedule's slot."""
     retried = lifecycle.request.retry_of
     name = f"trigger {lifecycle.schedule.schedule_name}" if retried is None else f"retry {retried}"
-    async with _as_task_run(name) as shown:
+    async with as_task_run(name, stops=(StoppedByPrefect,)) as shown:
         try:
             if slot is not None:
                 await lifecycle.triggering.hold_slot(slot)
@@ -102,7 +97,7 @@ async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) ->
 async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "hold") -> BoltRunResult:
     while True:
         try:
-            async with _as_task_run(f"wait for {run.run_id}") as shown:
+            async with as_task_run(f"wait for {run.run_id}", stops=(StoppedByPrefect,)) as shown:
                 if wait == "hold":
                     await lifecycle.wait(run)
                 if wait == "hold" or await has_ended_soon(lifecycle, run):
@@ -116,7 +111,7 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "h
         except BoltRunFailed as failure:
             if not lifecycle.is_retried(run, failure):
                 raise
-            async with _as_task_run(f"retry {run.run_id}") as shown:
+            async with as_task_run(f"retry {run.run_id}", stops=(StoppedByPrefect,)) as shown:
                 run = await lifecycle.retry(run, failure)
                 shown.outcome = Completed(message=f"Bolt run {run.run_id}: {run.url}")
 
