@@ -14,10 +14,8 @@ from typing import NamedTuple
 from slugify import slugify
 
 from paradime_blocks import BoltRun, BoltRunError, BoltSchedule
-from paradime_blocks.client.inputs import command_text
 from paradime_blocks.errors import BoltAlreadyRunning, BoltError, BoltRequestError, BoltUnsupported
 from paradime_blocks.models import count_setup
-from paradime_blocks.options import Command
 from paradime_blocks.polling import Deadline
 from paradime_blocks.trigger import DecisionLog, Fit, Trigger, TriggerRequest, fingerprint_of, first_of
 from paradime_flows.choices import OnAlreadyRunning
@@ -229,13 +227,12 @@ class Triggering:
             status = await client.get_bolt_run(run_id, logs=False)
             schedule = await client.get_bolt_schedule(retry.schedule_name)
         shown = [command.command for command in status.commands]
-        # Each command keeps its `continueOnError`.
-        planned: list[str | Command] = [*(self.asked.options.get("commands") or schedule.commands)]
-        first = first_of([fingerprint_of(command_text(command)) for command in planned], shown)
+        planned = [*(self.asked.commands or schedule.commands)]
+        first = first_of([*map(fingerprint_of, planned)], shown)
         if first is None:
             # The run was triggered with other commands. Of these, Bolt shows only the commands that have started.
             first = count_setup(shown)
-            planned = [*shown[first:]]
+            planned = shown[first:]
         failed = next((n for n, each in enumerate(status.commands) if each is status.first_failed_command), 0)
         start = 0 if retry.retry_everything else max(failed - first, 0)
         return replace(self.asked, retry_of=None).with_options(commands=planned[start:] or None)
