@@ -134,7 +134,7 @@ class Triggering:
                         raise failure.with_facts(schedule_name=self.asked.schedule_name) from failure
                     else:
                         return
-                    conflict = await self._find_conflicting_run()
+                    conflict = await self._conflicting_run(times().conflict_appears_seconds)
                     if await self._is_ours(conflict.run, trigger):
                         return
             if await self._resolve(conflict, refused):
@@ -172,26 +172,22 @@ class Triggering:
         run_id, url = (None, None) if other is None else (other.run_id, other.url)
         return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
-    async def _find_conflicting_run(self) -> Conflict:
-        """Return the conflict because of which Bolt refused a trigger. Bolt may list the other run late."""
-        showing = Deadline(times().conflict_appears_seconds)
-        while not (conflict := await self._conflicting_run()).is_active and not showing.passed:
-            await showing.clock.sleep(times().conflict_poll_seconds)
-        return conflict
-
-    async def _conflicting_run(self) -> Conflict:
-        name = self.asked.schedule_name
+    async def _conflicting_run(self, appears_within: float = 0.0) -> Conflict:
+        """Return the conflict. Bolt may list the other run late, so this looks again for `appears_within` seconds."""
+        name, appearing = self.asked.schedule_name, Deadline(appears_within)
         async with self.schedule.credentials.get_client() as client:
-            # A backend that cannot list runs shows only the latest run.
-            with suppress(BoltRequestError):
-                for listed in (await client.list_bolt_runs(name)).runs:
-                    if not listed.state.is_terminal:
-                        return Conflict(self.schedule.attach(listed.id), is_active=True)
-            latest = (await client.get_bolt_schedule(name)).latest_run_id
-        if latest is None:
-            return Conflict(None, is_active=False)
-        run = self.schedule.attach(latest)
-        return Conflict(run, is_active=not (await run.astate()).is_terminal)
+            while True:
+                # A backend that cannot list runs shows only the latest run.
+                with suppress(BoltRequestError):
+                    for listed in (await client.list_bolt_runs(name)).runs:
+                        if not listed.state.is_terminal:
+                            return Conflict(self.schedule.attach(listed.id), is_active=True)
+                latest = (await client.get_bolt_schedule(name)).latest_run_id
+                run = None if latest is None else self.schedule.attach(latest)
+                is_active = run is not None and not (await run.astate()).is_terminal
+                if is_active or appearing.passed:
+                    return Conflict(run, is_active=is_active)
+                await appearing.clock.sleep(times().conflict_poll_seconds)
 
     async def _is_ours(self, other: BoltRun | None, trigger: Trigger) -> bool:
         """Whether our refused trigger may have started a Bolt run. If so, the ledger has this run to wait for.
