@@ -437,7 +437,8 @@ async def test_a_retry_attaches_to_the_same_run(simulator, prefect) -> None:
     retry = await begun(simulator, flow_run_id, on_already_running="attach")
     run = await retry.obtain()
     assert run.run_id == other
-    assert await retry.wait(run) == "SUCCESS"
+    await retry.wait(run)
+    assert retry.record.state == "SUCCESS"
     assert len(simulator.runs()) == 1
     assert "was already reported" not in decisions_of(retry)
 
@@ -759,7 +760,8 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
         await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > looks + 2)
         assert [each.cancel_requests for each in simulator.runs()] == [0]
         simulator.finish(run.run_id)
-        assert await wait == "SUCCESS"
+        await wait
+        assert lifecycle.record.state == "SUCCESS"
 
 
 @pytest.mark.guarantee("Signals, kills, clocks", "A clock is set forward or back")

@@ -114,8 +114,7 @@ class Triggering:
     async def _run(self, request: TriggerRequest) -> None:
         pause = 0.5
         while True:
-            # Another Bolt run of the schedule may still be running after a wait or a cancel, or Bolt may list a run
-            # late. Then Bolt refuses the trigger again.
+            # Bolt may refuse again after a wait or a cancel: another Bolt run may still be running, or be listed late.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
             refused = None
             conflict = await self._conflicting_run() if self.looks_first else Conflict(None, is_active=False)

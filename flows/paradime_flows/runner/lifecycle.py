@@ -154,7 +154,6 @@ class RunLifecycle:
         if record.failed_run is None:
             if (retried := self.request.retry_of) is not None:
                 record.count_attempt(retried, await self.schedule.attach(retried).astate())
-            # The limit `retries` ignores these attempts.
             record.earlier = len(record.attempts)
         return await self._start()
 
@@ -201,7 +200,7 @@ class RunLifecycle:
             return finding.run_id is not None
         return action is Action.RESUME
 
-    async def wait(self, run: BoltRun) -> BoltRunState:
+    async def wait(self, run: BoltRun) -> None:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
         limit = self.schedule.timeout_seconds
 
@@ -217,7 +216,6 @@ class RunLifecycle:
             return await run.await_for_completion(remaining, watcher=watch, whole_seconds=limit)
 
         self.record.state = await unless_stopped(wait, self.record.flow_run_id)
-        return self.record.state
 
     async def result(self, run: BoltRun) -> BoltRunResult:
         """Return the result of the Bolt run, with all attempts. If the Bolt run did not succeed, raise why."""
