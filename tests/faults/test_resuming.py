@@ -153,11 +153,11 @@ async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect) -
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     look, runs = Triggering._conflicting_run, []
 
-    async def late(triggering: Triggering, appears_within: float) -> Any:
+    async def late(triggering: Triggering, refused: BoltAlreadyRunning) -> Any:
         (ours,) = simulator.active_runs()
         simulator.finish(ours.id)
         runs.extend([ours.id, simulator.start_run(SCHEDULE, actor="an API key")])
-        return await look(triggering, appears_within)
+        return await look(triggering, refused)
 
     process.set(Process())
     attempt = await begun(simulator, running(prefect))

@@ -38,6 +38,8 @@ class Conflict(NamedTuple):
 
     run: BoltRun | None
     is_active: bool
+    # The error with which Bolt refused our trigger; None if nothing was sent.
+    refused: BoltError | None = None
 
 
 @dataclass
@@ -56,9 +58,7 @@ class Triggering:
         # The time limit of the wait until the schedule is free. This includes the wait for the slot.
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
-    def _answer_to(
-        self, conflict: Conflict, refused: BoltError | None, why: str, named: str = "Bolt run"
-    ) -> OnAlreadyRunning:
+    def _answer_to(self, conflict: Conflict, why: str, named: str = "Bolt run") -> OnAlreadyRunning:
         """Return whether to wait, to attach or to replace. To fail or to skip, raise an error that says `why`."""
         policy, run = self.on_already_running, conflict.run
         if policy == "skip" and run is not None:
@@ -68,7 +68,7 @@ class Triggering:
             return policy
         if policy in {"fail", "skip"} or self.waiting.passed:
             active = run if conflict.is_active else None
-            raise self._about(active, refused or BoltAlreadyRunning(f"{why}.")) from refused
+            raise self._about(active, conflict.refused or BoltAlreadyRunning(f"{why}.")) from conflict.refused
         return policy if conflict.is_active else "wait"
 
     async def hold_slot(self, stack: AsyncExitStack) -> None:
@@ -91,7 +91,7 @@ class Triggering:
                 if not (conflict.is_active or dead.passed):
                     continue
                 why = "Another flow run in Prefect runs the schedule"
-                if self._answer_to(conflict, None, why, "latest Bolt run of the schedule:") == "wait":
+                if self._answer_to(conflict, why, "latest Bolt run of the schedule:") == "wait":
                     continue
             self.looks_first = True
             self.decision_log.note(
@@ -116,7 +116,6 @@ class Triggering:
         while True:
             # Bolt may refuse again after a wait or a cancel: another Bolt run may still be running, or be listed late.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
-            refused = None
             conflict = await self._conflicting_run() if self.looks_first else Conflict(None, is_active=False)
             if conflict.is_active:
                 # The record may still name the run of an earlier intent.
@@ -128,22 +127,21 @@ class Triggering:
                     try:
                         await trigger.run()
                     except BoltAlreadyRunning as error:
-                        refused = error
+                        conflict = await self._conflicting_run(error)
                     except BoltError as failure:
                         raise failure.with_facts(schedule_name=self.asked.schedule_name) from failure
                     else:
                         return
-                    conflict = await self._conflicting_run(times().conflict_appears_seconds)
                     if await self._is_ours(conflict.run, trigger):
                         return
-            if await self._resolve(conflict, refused):
+            if await self._resolve(conflict):
                 return
             await self.waiting.clock.sleep(pause)
 
-    async def _resolve(self, conflict: Conflict, refused: BoltError | None) -> bool:
+    async def _resolve(self, conflict: Conflict) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         why, note = "The schedule is already running", self.decision_log.note
-        other, answer = conflict.run, self._answer_to(conflict, refused, why)
+        other, answer = conflict.run, self._answer_to(conflict, why)
         if other is None:
             note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
@@ -171,21 +169,22 @@ class Triggering:
         run_id, url = (None, None) if other is None else (other.run_id, other.url)
         return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
-    async def _conflicting_run(self, appears_within: float = 0.0) -> Conflict:
-        """Return the conflict. Bolt may list the other run late, so this looks again for `appears_within` seconds."""
-        name, appearing = self.asked.schedule_name, Deadline(appears_within)
+    async def _conflicting_run(self, refused: BoltError | None = None) -> Conflict:
+        """Return the conflict. If Bolt refused a trigger, there is another run, but Bolt may list it late."""
+        name = self.asked.schedule_name
+        appearing = Deadline(0.0 if refused is None else times().conflict_appears_seconds)
         async with self.schedule.credentials.get_client() as client:
             while True:
                 # A backend that cannot list runs shows only the latest run.
                 with suppress(BoltRequestError):
                     for listed in (await client.list_bolt_runs(name)).runs:
                         if not listed.state.is_terminal:
-                            return Conflict(self.schedule.attach(listed.id), is_active=True)
+                            return Conflict(self.schedule.attach(listed.id), is_active=True, refused=refused)
                 latest = (await client.get_bolt_schedule(name)).latest_run_id
                 run = None if latest is None else self.schedule.attach(latest)
                 is_active = run is not None and not (await run.astate()).is_terminal
                 if is_active or appearing.passed:
-                    return Conflict(run, is_active=is_active)
+                    return Conflict(run, is_active, refused)
                 await appearing.clock.sleep(times().conflict_poll_seconds)
 
     async def _is_ours(self, other: BoltRun | None, trigger: Trigger) -> bool:
