@@ -24,7 +24,7 @@ from paradime_flows.prefect_api import (
     schedule_of_run,
     unless_named,
 )
-from paradime_flows.runner import RunPolicies, drive, this_flow_run_id
+from paradime_flows.runner import drive, this_flow_run_id
 
 
 @bolt_flow(
@@ -85,16 +85,8 @@ async def retry_run(
     this_flow_run_id()  # raises an error outside of a flow run, before a request is sent
     name = await schedule_of_run(run_id, found, schedule_name)
     schedule = await resolve_schedule(name, found, **options)
-    policies = await RunPolicies.of(options)
     request = schedule.request(reason=reason, retry_of=run_id, retry_everything=everything)
-    return await drive(
-        schedule,
-        policies,
-        request,
-        live_logs=options["live_logs"],
-        command_task_runs=options["command_task_runs"],
-        one_at_a_time=options["one_at_a_time"],
-    )
+    return await drive(schedule, request, options)
 
 
 aretry_run = async_form(retry_run)

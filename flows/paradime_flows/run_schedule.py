@@ -85,22 +85,13 @@ async def run_schedule(
         ```
     """
     # A program that only serves or deploys the flow does not need the code that runs the flow.
-    from paradime_flows.runner import RunPolicies, drive, this_flow_run_id  # noqa: PLC0415
+    from paradime_flows.runner import drive, this_flow_run_id  # noqa: PLC0415
 
     options = flat(options)
     schedule = await resolve_schedule(schedule_name, credentials, **options)
     this_flow_run_id()  # raises an error outside of a flow run, before a request is sent
-    policies = await RunPolicies.of(options)
     request = schedule.request(**chosen(TriggerOptions, options))
-    return await drive(
-        schedule,
-        policies,
-        request,
-        live_logs=options["live_logs"],
-        command_task_runs=options["command_task_runs"],
-        one_at_a_time=options["one_at_a_time"],
-        wait=options["wait"],
-    )
+    return await drive(schedule, request, options, options["wait"])
 
 
 arun_schedule = async_form(run_schedule)

@@ -151,17 +151,17 @@ async def test_of_two_runs_behind_a_refusal_none_is_chosen(simulator, prefect) -
 
     simulator.update_schedule(SCHEDULE, already_running="refuse")
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
-    look, runs = Triggering._find_conflicting_run, []
+    look, runs = Triggering._conflicting_run, []
 
-    async def late(triggering: Triggering) -> Any:
+    async def late(triggering: Triggering, refused: BoltAlreadyRunning) -> Any:
         (ours,) = simulator.active_runs()
         simulator.finish(ours.id)
         runs.extend([ours.id, simulator.start_run(SCHEDULE, actor="an API key")])
-        return await look(triggering)
+        return await look(triggering, refused)
 
     process.set(Process())
     attempt = await begun(simulator, running(prefect))
-    looks_late = mock.patch.object(Triggering, "_find_conflicting_run", late)
+    looks_late = mock.patch.object(Triggering, "_conflicting_run", late)
     with looks_late, pytest.raises(BoltTriggerUnknown) as unknown:
         await attempt.obtain()
     assert list(unknown.value.candidates) == runs
@@ -180,7 +180,7 @@ async def test_only_the_refused_attempt_takes_the_run_for_its_own(simulator, pre
     simulator.inject(faults.Duplicated(operation="triggerBoltRun"))
     flow_run_id = running(prefect)
     process.set(Process())
-    killed = mock.patch.object(Triggering, "_find_conflicting_run", side_effect=BoltUnavailable("Killed."))
+    killed = mock.patch.object(Triggering, "_conflicting_run", side_effect=BoltUnavailable("Killed."))
     with killed, pytest.raises(BoltUnavailable):
         await (await begun(simulator, flow_run_id)).obtain()
     (ours,) = simulator.active_runs()
@@ -437,7 +437,8 @@ async def test_a_retry_attaches_to_the_same_run(simulator, prefect) -> None:
     retry = await begun(simulator, flow_run_id, on_already_running="attach")
     run = await retry.obtain()
     assert run.run_id == other
-    assert await retry.wait(run) == "SUCCESS"
+    await retry.wait(run)
+    assert retry.record.state == "SUCCESS"
     assert len(simulator.runs()) == 1
     assert "was already reported" not in decisions_of(retry)
 
@@ -760,7 +761,8 @@ async def test_a_clock_that_jumps_ahead_ends_no_healthy_run(simulator, prefect, 
         await reached(simulator, lambda bolt: bolt.count("boltRunStatus") > looks + 2)
         assert [each.cancel_requests for each in simulator.runs()] == [0]
         simulator.finish(run.run_id)
-        assert await wait == "SUCCESS"
+        await wait
+        assert lifecycle.record.state == "SUCCESS"
 
 
 @pytest.mark.guarantee("Signals, kills, clocks", "A clock is set forward or back")

@@ -40,6 +40,8 @@ class Conflict(NamedTuple):
 
     run: BoltRun | None
     is_active: bool
+    # The error with which Bolt refused our trigger; None if nothing was sent.
+    refused: BoltError | None = None
 
 
 @dataclass
@@ -58,9 +60,7 @@ class Triggering:
         # The time limit of the wait until the schedule is free. This includes the wait for the slot.
         self.waiting = Deadline(self.schedule.timeout_seconds)
 
-    def _answer_to(
-        self, conflict: Conflict, refused: BoltError | None, why: str, named: str = "Bolt run"
-    ) -> OnAlreadyRunning:
+    def _answer_to(self, conflict: Conflict, why: str, named: str = "Bolt run") -> OnAlreadyRunning:
         """Return whether to wait, to attach or to replace. To fail or to skip, raise an error that says `why`."""
         policy, run = self.on_already_running, conflict.run
         if policy == "skip" and run is not None:
@@ -70,7 +70,7 @@ class Triggering:
             return policy
         if policy in {"fail", "skip"} or self.waiting.passed:
             active = run if conflict.is_active else None
-            raise self._about(active, refused or BoltAlreadyRunning(f"{why}.")) from refused
+            raise self._about(active, conflict.refused or BoltAlreadyRunning(f"{why}.")) from conflict.refused
         return policy if conflict.is_active else "wait"
 
     async def hold_slot(self, stack: AsyncExitStack) -> None:
@@ -93,7 +93,7 @@ class Triggering:
                 if not (conflict.is_active or dead.passed):
                     continue
                 why = "Another flow run in Prefect runs the schedule"
-                if self._answer_to(conflict, None, why, "latest Bolt run of the schedule:") == "wait":
+                if self._answer_to(conflict, why, "latest Bolt run of the schedule:") == "wait":
                     continue
             self.looks_first = True
             self.decision_log.note(
@@ -116,10 +116,8 @@ class Triggering:
     async def _run(self, request: TriggerRequest) -> None:
         pause = 0.5
         while True:
-            # Another Bolt run of the schedule may still be running after a wait or a cancel, or Bolt may list a run
-            # late. Then Bolt refuses the trigger again.
+            # Bolt may refuse again after a wait or a cancel: another Bolt run may still be running, or be listed late.
             pause = min(2 * pause, self.schedule.poll_interval_seconds)
-            refused = None
             conflict = await self._conflicting_run() if self.looks_first else Conflict(None, is_active=False)
             if conflict.is_active:
                 # The record may still name the run of an earlier intent.
@@ -131,22 +129,21 @@ class Triggering:
                     try:
                         await trigger.run()
                     except BoltAlreadyRunning as error:
-                        refused = error
+                        conflict = await self._conflicting_run(error)
                     except BoltError as failure:
                         raise failure.with_facts(schedule_name=self.asked.schedule_name) from failure
                     else:
                         return
-                    conflict = await self._find_conflicting_run()
                     if await self._is_ours(conflict.run, trigger):
                         return
-            if await self._resolve(conflict, refused):
+            if await self._resolve(conflict):
                 return
             await self.waiting.clock.sleep(pause)
 
-    async def _resolve(self, conflict: Conflict, refused: BoltError | None) -> bool:
+    async def _resolve(self, conflict: Conflict) -> bool:
         """Do as the policy says. Return True if the ledger has a Bolt run to wait for, False to trigger again."""
         why, note = "The schedule is already running", self.decision_log.note
-        other, answer = conflict.run, self._answer_to(conflict, refused, why)
+        other, answer = conflict.run, self._answer_to(conflict, why)
         if other is None:
             note(
                 "Bolt reports the schedule as already running but lists no active run; waiting before triggering again."
@@ -174,33 +171,28 @@ class Triggering:
         run_id, url = (None, None) if other is None else (other.run_id, other.url)
         return error.with_facts(schedule_name=self.asked.schedule_name, run_id=run_id, url=url)
 
-    async def _find_conflicting_run(self) -> Conflict:
-        """Return the conflict because of which Bolt refused a trigger. Bolt may list the other run late."""
-        showing = Deadline(times().conflict_appears_seconds)
-        while not (conflict := await self._conflicting_run()).is_active and not showing.passed:
-            await showing.clock.sleep(times().conflict_poll_seconds)
-        return conflict
-
-    async def _conflicting_run(self) -> Conflict:
+    async def _conflicting_run(self, refused: BoltError | None = None) -> Conflict:
+        """Return the conflict. If Bolt refused a trigger, there is another run, but Bolt may list it late."""
         name = self.asked.schedule_name
+        appearing = Deadline(0.0 if refused is None else times().conflict_appears_seconds)
         async with self.schedule.credentials.get_client() as client:
-            # A backend that cannot list runs shows only the latest run.
-            with suppress(BoltRequestError):
-                runs = (await client.list_bolt_runs(name)).runs
-                active = next((run.id for run in runs if not run.state.is_terminal), None)
-                if active is not None:
-                    return Conflict(self.schedule.attach(active), is_active=True)
-            latest = (await client.get_bolt_schedule(name)).latest_run_id
-        if latest is None:
-            return Conflict(None, is_active=False)
-        run = self.schedule.attach(latest)
-        return Conflict(run, is_active=not (await run.astate()).is_terminal)
+            while True:
+                # A backend that cannot list runs shows only the latest run.
+                with suppress(BoltRequestError):
+                    for listed in (await client.list_bolt_runs(name)).runs:
+                        if not listed.state.is_terminal:
+                            return Conflict(self.schedule.attach(listed.id), is_active=True, refused=refused)
+                latest = (await client.get_bolt_schedule(name)).latest_run_id
+                run = None if latest is None else self.schedule.attach(latest)
+                is_active = run is not None and not (await run.astate()).is_terminal
+                if is_active or appearing.passed:
+                    return Conflict(run, is_active, refused)
+                await appearing.clock.sleep(times().conflict_poll_seconds)
 
     async def _is_ours(self, other: BoltRun | None, trigger: Trigger) -> bool:
         """Whether our refused trigger may have started a Bolt run. If so, the ledger has this run to wait for.
 
-        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one. Only this
-        execution knows of the refusal. A later execution treats the run as a run of another client.
+        If a gateway sends our trigger twice, Bolt starts a run for the first copy and refuses the second one.
         """
         intent = trigger.intent
         if other is None or intent is None or other.run_id <= intent.latest_run_id:
@@ -255,8 +247,7 @@ class Triggering:
 def slot_name(schedule: BoltSchedule) -> str:
     """Return the name of a schedule's concurrency limit. Characters that Prefect forbids there become a hash."""
     workspace = short_hash(f"{schedule.credentials.api_endpoint} {schedule.credentials.workspace_uid or ''}")
-    label = schedule.schedule_name
-    plain = slugify(label, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
-    if plain != label:
-        plain = f"{plain[:60]}-{short_hash(label)}"
+    plain = slugify(schedule.schedule_name, lowercase=False, regex_pattern=r"[^-a-zA-Z0-9_.]+")
+    if plain != schedule.schedule_name:
+        plain = f"{plain[:60]}-{short_hash(schedule.schedule_name)}"
     return f"paradime-bolt:{workspace}:{plain}"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import anyio
-from prefect.exceptions import Pause
 
 from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_blocks.errors import BoltError, BoltRunError, BoltRunFailed, BoltRunTimedOut
@@ -25,7 +24,6 @@ from paradime_flows.prefect_api import (
     count_signals,
     current_execution_began_at,
     end_left_task_runs,
-    filled,
     flow_run_url,
     is_rescheduled,
     prefect_client,
@@ -48,7 +46,6 @@ from paradime_flows.supervision import (
     clean_up_interrupted,
     decide,
     find_run,
-    reason_in,
     reason_to_stop_if_known,
     remaining_seconds,
     unless_stopped,
@@ -72,7 +69,7 @@ class RunPolicies:
 
     @classmethod
     async def of(cls, options: RetriedRunOptions) -> RunPolicies:
-        given: dict[str, Any] = filled(RetriedRunOptions, options)
+        given: dict[str, Any] = {**options}
         # Without patterns of their own, the default patterns are used.
         chosen = {each.name: given[each.name] for each in fields(cls) if given.get(each.name) is not None}
         return cls(**chosen, archive=await ArchiveSettings.resolve(options))
@@ -87,7 +84,6 @@ class RunLifecycle:
     policies: RunPolicies
     # The caller's request. The request in `record` may be a retry of it.
     request: TriggerRequest
-    # Called after each poll of the Bolt run, but not after a poll of a conflicting Bolt run.
     watcher: Callable[[BoltRun, Observation], Awaitable[None]] | None = None
     differs: str | None = field(default=None, init=False)
 
@@ -142,8 +138,7 @@ class RunLifecycle:
         }
         new = Record(key=key, flow_run_id=flow_run_id, request=request, **facts)
         found = await find_record(new, flow_run, earlier, credentials)
-        record = (found or new).model_copy(update=facts)
-        return cls(schedule, record, policies, request, watcher)
+        return cls(schedule, (found or new).model_copy(update=facts), policies, request, watcher)
 
     @property
     def run(self) -> BoltRun:
@@ -159,7 +154,6 @@ class RunLifecycle:
         if record.failed_run is None:
             if (retried := self.request.retry_of) is not None:
                 record.count_attempt(retried, await self.schedule.attach(retried).astate())
-            # The limit `retries` ignores these attempts.
             record.earlier = len(record.attempts)
         return await self._start()
 
@@ -206,7 +200,7 @@ class RunLifecycle:
             return finding.run_id is not None
         return action is Action.RESUME
 
-    async def wait(self, run: BoltRun) -> BoltRunState:
+    async def wait(self, run: BoltRun) -> None:
         """Wait until the Bolt run has ended, and watch for a cancel of the flow run in Prefect."""
         limit = self.schedule.timeout_seconds
 
@@ -222,7 +216,6 @@ class RunLifecycle:
             return await run.await_for_completion(remaining, watcher=watch, whole_seconds=limit)
 
         self.record.state = await unless_stopped(wait, self.record.flow_run_id)
-        return self.record.state
 
     async def result(self, run: BoltRun) -> BoltRunResult:
         """Return the result of the Bolt run, with all attempts. If the Bolt run did not succeed, raise why."""
@@ -245,10 +238,9 @@ class RunLifecycle:
 
     async def retry(self, run: BoltRun, error: BoltRunFailed) -> BoltRun:
         """Retry a failed Bolt run from its failed command. If the policy skips the retry, return the failed run."""
-        state = self.record.state = BoltRunState(str(error.state))
         # At the end, only the last Bolt run is archived. So the failed Bolt run is archived now.
         await archive_of(self.record, self.schedule.credentials, outcome_text(error)).run()
-        self.record.count_attempt(run.run_id, state)
+        self.record.count_attempt(run.run_id, self.record.state)
         self.record.failed_run = run.run_id
         number = len(self.record.attempts) - self.record.earlier
         self.decision_log.note(
@@ -256,7 +248,7 @@ class RunLifecycle:
             f"in {self.policies.retry_delay_seconds:g} s."
         )
         # With `reported=False`, the next execution of the flow run retries the failed run if this process crashes now.
-        await self.ledger.close(state, reported=False)
+        await self.ledger.close(self.record.state, reported=False)
         await unless_stopped(partial(anyio.sleep, self.policies.retry_delay_seconds), self.record.flow_run_id)
         return await self._start()
 
@@ -275,15 +267,10 @@ class RunLifecycle:
         left = isinstance(outcome, BoltRunTimedOut) and decide(record, Event.TIME_LIMIT) is Action.LEAVE
         if left or (record.state is not None and record.state.is_terminal):
             # If the error is an outage between a failure and its retry, the failure is not reported yet.
-            await self.ledger.close(
-                record.state, reported=outcome is None or isinstance(outcome, BoltRunError)
-            )
+            is_reported = outcome is None or isinstance(outcome, BoltRunError)
+            await self.ledger.close(record.state, reported=is_reported)
         else:
             await self.ledger.save()
-        if stop is None and self.ledger.seen is not None:
-            # A cancel may have come just before this write. A suspension comes too late for the Bolt run.
-            with suppress(Pause):
-                stop = reason_in([self.ledger.seen])
         if stop is not None and stop.event is Event.CANCELLED and record.is_open:
             await clean_up_interrupted(record, self.schedule.credentials, stop)
         return archive, stop

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -14,8 +13,9 @@ from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_blocks.errors import BoltError, BoltRequestError, BoltRunFailed
 from paradime_blocks.text import one_line
 from paradime_blocks.trigger import TriggerRequest
-from paradime_flows.choices import LiveLogsMode, WaitMode
+from paradime_flows.choices import WaitMode
 from paradime_flows.live.view import LiveView
+from paradime_flows.parameters import RetriedRunOptions
 from paradime_flows.prefect_api import as_task_run, current_flow_run_id
 from paradime_flows.runner.conflict import Skipped
 from paradime_flows.runner.lifecycle import RunLifecycle, RunPolicies
@@ -26,23 +26,16 @@ R = TypeVar("R")
 
 
 async def drive(
-    schedule: BoltSchedule,
-    policies: RunPolicies,
-    request: TriggerRequest,
-    *,
-    live_logs: LiveLogsMode = "all",
-    command_task_runs: bool = True,
-    one_at_a_time: bool = True,
-    wait: WaitMode = "hold",
+    schedule: BoltSchedule, request: TriggerRequest, options: RetriedRunOptions, wait: WaitMode = "hold"
 ) -> BoltRunResult:
     """Run a schedule for the current flow run, wait for the end of the Bolt run, and archive the Bolt run.
 
-    Return the result, or a state for the flow run. The arguments after `request` are parameters of `run_schedule`.
+    Return the result, or a state for the flow run. `options` and `wait` are parameters of `run_schedule`.
     """
-    flow_run_id, planned = this_flow_run_id(), schedule.commands or ()
-    view = LiveView(
-        flow_run_id, schedule.schedule_name, live_logs, command_task_runs=command_task_runs, planned=planned
-    )
+    policies = await RunPolicies.of(options)
+    flow_run_id, name = this_flow_run_id(), schedule.schedule_name
+    logs, planned = options["live_logs"], schedule.commands or ()
+    view = LiveView(flow_run_id, name, logs, command_task_runs=options["command_task_runs"], planned=planned)
     try:
         lifecycle = await RunLifecycle.begin(schedule, flow_run_id, policies, request, watcher=view.watch)
     except StoppedByPrefect as stop:
@@ -50,15 +43,13 @@ async def drive(
     try:
         # The Bolt run is cleaned up before the slot is released. So it has ended when the next flow run gets the slot.
         async with view, AsyncExitStack() as held, lifecycle.cleaning_up():
-            run = await obtain(lifecycle, held if one_at_a_time else None)
+            run = await obtain(lifecycle, held if options["one_at_a_time"] else None)
             view.stored = lifecycle.ledger.seen
             result = await _to_the_end(lifecycle, run, wait)
     except Skipped as skipped:
         await archive_of(lifecycle.record, schedule.credentials, str(skipped)).summary()
-        name, run_id = schedule.schedule_name, skipped.run.run_id
-        found = BoltRunResult.of(run_id, None, schedule_name=name, state=BoltRunState.SKIPPED)
-        # The conflicting Bolt run is not an attempt of this flow run.
-        result = found.model_copy(update={"attempts": []})
+        run = skipped.run
+        result = BoltRunResult(run_id=run.run_id, schedule_name=name, state=BoltRunState.SKIPPED, url=run.url)
         return as_result(Completed(name="Skipped", message=str(skipped), data=result), BoltRunResult)
     except StoppedByPrefect as stop:
         return stopped(stop, BoltRunResult, describe_run(lifecycle.record, stop.event))
@@ -69,7 +60,7 @@ async def drive(
 
 async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> BoltRunResult:
     error = end if isinstance(end, Exception) else None
-    async with _as_task_run("archive"):
+    async with as_task_run("archive"):
         archive, stop = await lifecycle.finish(error)
     if stop is not None and stop.event is Event.CANCELLED:
         # When a flow run is being cancelled, Prefect accepts only Cancelled as its final state.
@@ -86,14 +77,11 @@ async def _ended(lifecycle: RunLifecycle, end: BoltRunResult | Exception) -> Bol
     return as_result(Completed(name="Attached", message=result.differs, data=result), BoltRunResult)
 
 
-_as_task_run = partial(as_task_run, stops=(StoppedByPrefect,))
-
-
 async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) -> BoltRun:
     """Resume, trigger or retry the Bolt run, shown as a task run. The stack `slot` gets the schedule's slot."""
     retried = lifecycle.request.retry_of
     name = f"trigger {lifecycle.schedule.schedule_name}" if retried is None else f"retry {retried}"
-    async with _as_task_run(name) as shown:
+    async with as_task_run(name, stops=(StoppedByPrefect,)) as shown:
         try:
             if slot is not None:
                 await lifecycle.triggering.hold_slot(slot)
@@ -109,7 +97,7 @@ async def obtain(lifecycle: RunLifecycle, slot: AsyncExitStack | None = None) ->
 async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "hold") -> BoltRunResult:
     while True:
         try:
-            async with _as_task_run(f"wait for {run.run_id}") as shown:
+            async with as_task_run(f"wait for {run.run_id}", stops=(StoppedByPrefect,)) as shown:
                 if wait == "hold":
                     await lifecycle.wait(run)
                 if wait == "hold" or await has_ended_soon(lifecycle, run):
@@ -123,7 +111,7 @@ async def _to_the_end(lifecycle: RunLifecycle, run: BoltRun, wait: WaitMode = "h
         except BoltRunFailed as failure:
             if not lifecycle.is_retried(run, failure):
                 raise
-            async with _as_task_run(f"retry {run.run_id}") as shown:
+            async with as_task_run(f"retry {run.run_id}", stops=(StoppedByPrefect,)) as shown:
                 run = await lifecycle.retry(run, failure)
                 shown.outcome = Completed(message=f"Bolt run {run.run_id}: {run.url}")
 
