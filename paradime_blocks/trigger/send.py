@@ -89,7 +89,7 @@ class Trigger:
                 # Otherwise the intent stays open: the sweeper, or a retry of the flow run, searches again.
                 if self.intent is None or not may_have_started(error):
                     # Prefect may have stored the intent even if this process could not write it.
-                    with anyio.CancelScope(shield=True):
+                    with signals_held_off(), anyio.CancelScope(shield=True):
                         await self.ledger.withdraw()
                 if not isinstance(error, BoltUnavailable) or error.status_code != codes.TOO_MANY_REQUESTS:
                     raise
