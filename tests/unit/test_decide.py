@@ -37,7 +37,7 @@ class Record:
     may_be_cancelled = RealRecord.may_be_cancelled
 
 
-ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED}
+ENDS = set(Event) - {Event.BEGUN, Event.FLOW_FAILED, Event.SWEEPER_WAITS}
 LEAVE = {"on_interrupt": "leave", "on_crash": "leave", "on_timeout": "leave"}
 LEFT_BY_POLICY = {Event.INTERRUPTED, Event.PREFECT_TIMED_OUT, Event.CRASHED, Event.TIME_LIMIT}
 
@@ -87,13 +87,13 @@ def test_a_run_that_is_not_ours_alone_is_released(record, event):
     assert decide(record, event) is Action.RELEASE
 
 
-@pytest.mark.parametrize("event", sorted({*ENDS, Event.FLOW_FAILED}))
+@pytest.mark.parametrize("event", sorted({*ENDS, Event.FLOW_FAILED, Event.SWEEPER_WAITS}))
 @pytest.mark.parametrize("phase", [Phase.TAKEN, Phase.ENDED, Phase.RELEASED, Phase.REPORTED])
 def test_nothing_happens_to_a_record_that_is_not_open(phase, event):
     assert decide(Record(phase), event) is Action.NOTHING
 
 
-@pytest.mark.parametrize("event", sorted(ENDS))
+@pytest.mark.parametrize("event", sorted({*ENDS, Event.SWEEPER_WAITS}))
 @pytest.mark.parametrize(
     "is_absent, action",
     [(None, Action.SEARCH), (True, Action.WITHDRAW), (False, Action.KEEP)],
@@ -108,6 +108,10 @@ def test_an_unknown_run_is_searched_before_anything_else(event, is_absent, actio
 def test_an_unknown_run_that_is_left_is_not_searched(event, is_absent):
     record = Record(Phase.SENDING, run_id=None, **LEAVE)
     assert decide(record, event, is_absent=is_absent) is Action.LEAVE
+
+
+def test_the_sweeper_waits_for_a_known_run_whatever_the_policies_say():
+    assert decide(Record(**LEAVE), Event.SWEEPER_WAITS) is Action.RESUME
 
 
 @pytest.mark.parametrize(

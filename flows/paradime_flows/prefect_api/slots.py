@@ -87,7 +87,7 @@ async def _hold(name: str, answered: asyncio.Future[Exception | None], release: 
                 await client.release_concurrency_slots_with_lease(lease)
     except Exception as error:  # noqa: BLE001 - the caller continues without the slot; an unreleased slot expires
         if answered.done():
-            run_logger().warning("Lost the concurrency slot of %s: %s", name, error)
+            run_logger().warning("Could not keep or release the slot of %s: %s", name, error)
         else:
             answered.set_result(error)
 

@@ -83,7 +83,7 @@ def keep_alive(flow_run: FlowRun) -> None:
         nonlocal next_beat, cancel_seen
         is_lost = not family or lost_lease(family[0])
         if is_lost or is_over(family[0]):
-            if not is_lost:
+            if not is_lost and is_cancelled(family[:1]):
                 with suppress(StoppedByPrefect):
                     await clean_up_if_cancelled_before(client, family[:1])
             the_observer().remove(observed)

@@ -24,6 +24,7 @@ class Event(str, Enum):
     FLOW_FAILED = "flow failed"
     TIME_LIMIT = "time limit"  # The Bolt run has reached its time limit.
     ORPHANED = "orphaned"  # Nobody will resume the Bolt run: its flow run or a parent is over or replaced.
+    SWEEPER_WAITS = "sweeper waits"  # The sweeper waits for the Bolt run in place of the flow run.
 
 
 class Action(str, Enum):
@@ -54,6 +55,8 @@ def decide(record: Record, event: Event, *, is_absent: bool | None = None) -> Ac
         return Action.LEAVE
     if record.phase is Phase.SENDING:
         return {None: Action.SEARCH, True: Action.WITHDRAW, False: Action.KEEP}[is_absent]
+    if event is Event.SWEEPER_WAITS:
+        return Action.RESUME
     return Action.CANCEL if record.may_be_cancelled else Action.RELEASE
 
 

@@ -111,12 +111,8 @@ class Sweep:
     async def _act(self, record: Record, event: Event, why: str) -> tuple[BoltRunState | None, str]:
         """Do what the action of the sweep says. Return the state of the Bolt run, and what was done, in words."""
         # Nobody resumes the Bolt run of a cancelled flow run, so nobody waits for it.
-        attaches = self.action == "attach" and event is not Event.CANCELLED
-        if attaches and record.run_id is None:
-            await hold(self.client, record)
-            await find_run(record, self.credentials, record.decision_log())
-        if attaches and record.run_id is not None:
-            return await self._attach(record, record.run_id, why)
+        if self.action == "attach" and event is not Event.CANCELLED:
+            return await self._attach(record, why)
         if self.action != "report" and decide(record, event) is not Action.LEAVE:
             return await self._reconcile(record, event, why)
         if record.run_id is None:
@@ -126,9 +122,14 @@ class Sweep:
         state = await BoltRun(record.run_id, self.credentials, record.schedule).astate()
         return state, "only reported" if self.action == "report" else "left for a retry, as the policy says"
 
-    async def _attach(self, record: Record, run_id: int, why: str) -> tuple[BoltRunState | None, str]:
+    async def _attach(self, record: Record, why: str) -> tuple[BoltRunState | None, str]:
         """Wait for a Bolt run in place of its flow run, until its end, its time limit, or a cancel of the flow run."""
-        run = BoltRun(run_id, self.credentials, record.schedule)
+        found: tuple[BoltRunState | None, str] = None, ""
+        if record.run_id is None:
+            found = await self._reconcile(record, Event.SWEEPER_WAITS, why)
+        if record.run_id is None or not record.is_open:
+            return found
+        run = BoltRun(record.run_id, self.credentials, record.schedule)
         limit = record.limit_seconds or TIMEOUT_SECONDS
         left = await remaining_seconds(record, self.credentials, limit)
         waiting = asyncio.create_task(run.await_for_completion(left, whole_seconds=limit))
