@@ -244,6 +244,18 @@ async def test_each_run_is_logged_right_after_it_was_handled(simulator, prefect,
     sweeping.cancel()
 
 
+async def test_a_sweep_that_attaches_stores_the_run_that_it_has_found(simulator, prefect) -> None:
+    """The process was lost before the answer to its trigger was stored. If the sweeper dies, the next one knows."""
+    flow_run_id = orphan(simulator, prefect, None, Running())
+    run_id = simulator.start_run(SCHEDULE, actor="API")
+    sweeping = asyncio.create_task(swept(simulator, "attach"))
+    await asyncio.sleep(200)
+    assert record_of(prefect, flow_run_id).run_id == run_id
+    simulator.finish(run_id)
+    (found,) = await sweeping
+    assert (found.run_id, found.done) == (run_id, "waited for; it ended as SUCCESS")
+
+
 async def test_the_end_says_that_a_retry_was_not_started(simulator, prefect, monkeypatch) -> None:
     """The process was lost before it had sent the retry of a failed Bolt run."""
     end = mock.AsyncMock()
