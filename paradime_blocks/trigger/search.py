@@ -112,9 +112,9 @@ def longest_request_seconds(request_timeout_seconds: float) -> float:
     return max(60.0, 2 * request_timeout_seconds)
 
 
-def began_too_late(intent: TriggerIntent, began: float | None, bolt_now: float | None) -> bool:
+def began_too_late(intent: TriggerIntent, began: float | None, now: float, bolt_now: float | None) -> bool:
     """Whether a run began too late for an intent, by Bolt's clock, or else by ours. None: it has not begun yet."""
-    intended, now = intent.intended_at, system_clock().wall()
+    intended = intent.intended_at
     if intent.bolt_time is not None and bolt_now is not None:
         intended, now = intent.bolt_time, bolt_now
     # Until the longest start time is over, no run can have begun too late, even if our clock is wrong.
@@ -176,11 +176,12 @@ async def _newer_runs(client: BoltClient, request: TriggerRequest, intent: Trigg
     # A run that does not fit without its commands is not asked for: Bolt may refuse to show it.
     possible = [record.id for record in records if fit(request, intent, record, ()) is not Fit.NO]
     statuses = await client.get_bolt_runs(possible) if possible else {}
+    now, bolt_now = system_clock().wall(), client.bolt_time()
     fits: dict[int, Fit] = {}
     for record in records:
         status = statuses.get(record.id)
         began = record.start_dttm or (status and status.started_at)
-        if not began_too_late(intent, began.timestamp() if began else None, client.bolt_time()):
+        if not began_too_late(intent, began.timestamp() if began else None, now, bolt_now):
             commands = status.commands if status else []
             how = fit(request, intent, record, [command.command for command in commands])
             fits[record.id] = Fit.OPEN if how is Fit.YES and not listed else how

@@ -24,9 +24,10 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(autouse=True)
 def _of_its_own() -> Iterator[None]:
     """A test's flow runs, and signals sent to them, do not affect later tests."""
-    from paradime_blocks import signals
+    from paradime_blocks import polling, signals
     from paradime_flows.prefect_api.supervisor import start_new_supervisor
 
+    assert polling.Clock() == polling.SYSTEM_CLOCK, "An earlier test has left its own clock."
     yield
     start_new_supervisor()
     signals._heard.clear()

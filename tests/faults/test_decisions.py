@@ -201,12 +201,9 @@ def test_finds_the_first_requested_command(asked, shown, first) -> None:
         pytest.param(None, 100.0, 50.0, 9100.0, True, id="it has not started yet"),
     ],
 )
-def test_a_run_that_started_too_late_is_not_ours(
-    began, now, bolt_time, bolt_now, expected, monkeypatch
-) -> None:
+def test_a_run_that_started_too_late_is_not_ours(began, now, bolt_time, bolt_now, expected) -> None:
     """Bolt's clock decides, where its time is known."""
-    monkeypatch.setattr(polling, "SYSTEM_CLOCK", Clock(wall=lambda: now))
-    assert began_too_late(TriggerIntent(7, 60.0, bolt_time=bolt_time), began, bolt_now) is expected
+    assert began_too_late(TriggerIntent(7, 60.0, bolt_time=bolt_time), began, now, bolt_now) is expected
 
 
 @given(st.dictionaries(st.integers(1, 99), st.sampled_from(Fit), max_size=5), st.booleans())
