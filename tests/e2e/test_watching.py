@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from contextlib import suppress
@@ -227,7 +228,7 @@ async def test_the_parts_are_asked_to_release_their_runs_before_the_work_stops()
 
 
 async def test_a_pipeline_waits_for_a_slow_step_after_another_has_noticed_the_suspension(
-    credentials: ParadimeCredentials,
+    credentials: ParadimeCredentials, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise the event loop ends with the pipeline, and the step counts as failed: nobody would resume its run."""
     ended = []
@@ -253,6 +254,9 @@ async def test_a_pipeline_waits_for_a_slow_step_after_another_has_noticed_the_su
     with pytest.raises(Pause):
         await unless_stopped(pipeline.run, flow_run.id, parts=pipeline.stop)
     assert ended == ["slow"]
+    pipeline._tasks.clear()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 @pytest.mark.guarantee(

@@ -91,7 +91,10 @@ class PipelineRun:
                 # On SQLite, Prefect's engine would wait for seconds if it met our writes. So the steps start last.
                 await self._write_page()
                 for step in starting:
-                    self._tasks[asyncio.create_task(self._step(step), name=f"step {step.key}")] = step.key
+                    task = asyncio.create_task(self._step(step), name=f"step {step.key}")
+                    # After a release, nobody reads how the other steps end, and asyncio would log their errors.
+                    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                    self._tasks[task] = step.key
                 if not self._tasks:
                     return
                 await self._wait_for_step()
