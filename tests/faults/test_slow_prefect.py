@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -12,7 +13,7 @@ from faults.bench import SCHEDULE, credentials_for
 from prefect.client.schemas.objects import StateType
 from prefect.flows import Flow
 
-from paradime_blocks.errors import BoltAuthError
+from paradime_blocks.errors import BoltAuthError, BoltUnavailable
 from paradime_blocks.testing import faults
 from paradime_flows.hooks import cancel_owned_runs
 from paradime_flows.supervision import Event, clean_up_interrupted, reconcile_run
@@ -63,3 +64,20 @@ async def test_a_refused_trigger_is_withdrawn(simulator, prefect) -> None:
     record = record_of(prefect, flow_run_id)
     await reconcile_run(record, credentials_for(simulator), Event.CANCELLED, "The flow run was cancelled.")
     assert simulator.run(other).state == "RUNNING"
+
+
+async def test_a_cancel_that_is_read_back_with_the_outcome_counts(simulator, prefect, monkeypatch) -> None:
+    """Prefect does not answer the question before the write, but the write reads the state back."""
+
+    async def unanswered(_flow_run_id: object) -> None:
+        """No answer."""
+
+    flow_run_id = running(prefect)
+    lifecycle = await begun(simulator, flow_run_id)
+    await lifecycle.obtain()
+    prefect.set_state(flow_run_id, StateType.CANCELLING)
+    module = sys.modules["paradime_flows.runner.lifecycle"]
+    monkeypatch.setattr(module, "reason_to_stop_if_known", unanswered)
+    _, message = await lifecycle.finish(BoltUnavailable("Bolt is unreachable."))
+    assert "is being cancelled" in str(message)
+    assert [run.state for run in simulator.runs()] == ["CANCELED"]

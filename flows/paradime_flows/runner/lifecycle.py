@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import anyio
+from prefect.exceptions import Pause
 
 from paradime_blocks import BoltRun, BoltRunResult, BoltRunState, BoltSchedule
 from paradime_blocks.errors import BoltError, BoltRunError, BoltRunFailed, BoltRunTimedOut
@@ -46,6 +47,7 @@ from paradime_flows.supervision import (
     clean_up_interrupted,
     decide,
     find_run,
+    reason_in,
     reason_to_stop_if_known,
     remaining_seconds,
     unless_stopped,
@@ -271,6 +273,10 @@ class RunLifecycle:
             await self.ledger.close(record.state, reported=is_reported)
         else:
             await self.ledger.save()
+        if stop is None and self.ledger.seen is not None:
+            # A cancel may have come just before this write. A suspension comes too late for the Bolt run.
+            with suppress(Pause):
+                stop = reason_in([self.ledger.seen])
         if stop is not None and stop.event is Event.CANCELLED and record.is_open:
             await clean_up_interrupted(record, self.schedule.credentials, stop)
         return archive, stop

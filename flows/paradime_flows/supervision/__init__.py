@@ -18,6 +18,7 @@ from paradime_flows.supervision.watch import (
     StopRequest,
     check_not_stopped,
     is_cancelled,
+    reason_in,
     reason_to_stop_if_known,
     stop_request,
     unless_stopped,
