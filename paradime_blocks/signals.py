@@ -100,7 +100,7 @@ def _note(ear: socket.socket) -> None:
 
 @contextmanager
 def signals_held_off() -> Iterator[None]:
-    """Give further signals no effect during a `with` block. Outside the main thread, this function does nothing.
+    """Drop further signals during a `with` block, for 30 s at most. Outside the main thread, this does nothing.
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
     Bolt.
@@ -108,7 +108,8 @@ def signals_held_off() -> Iterator[None]:
     if not in_main_thread():
         yield
         return
-    _holds.append(time.monotonic())
+    began = time.monotonic()
+    _holds.append(began)
     try:
         if len(_holds) == 1:
             for number in _SIGNALS:
@@ -120,7 +121,7 @@ def signals_held_off() -> Iterator[None]:
                     signal.signal(number, _hold_off)
         yield
     finally:
-        _holds.pop()
+        _holds.remove(began)
         for number in _SIGNALS:
             # If other code has set a handler in the meantime, that handler stays.
             if not _holds and signal.getsignal(number) is _hold_off:

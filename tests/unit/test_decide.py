@@ -11,7 +11,7 @@ import pytest
 from paradime_blocks.models import BoltRunState
 from paradime_flows.ledger import Record as RealRecord
 from paradime_flows.ledger.phase import Phase, Relation
-from paradime_flows.supervision.decide import Action, Event, decide, event_of
+from paradime_flows.supervision.decide import Action, Event, decide, event_of, event_of_orphan
 
 if TYPE_CHECKING:
     from paradime_flows.choices import OnInterrupt, Policy
@@ -179,3 +179,12 @@ STATES = {
 @pytest.mark.parametrize("state, event", STATES.values(), ids=STATES)
 def test_the_event_of_a_flow_runs_state(state, event):
     assert event_of(state) is event
+
+
+@pytest.mark.parametrize("is_young", [True, False])
+@pytest.mark.parametrize("state", STATES)
+def test_the_event_that_the_sweeper_sees(state, is_young):
+    """A young orphan is left for a retry, if its policy says so."""
+    found = event_of_orphan(STATES[state][0], is_young=is_young)
+    is_left = is_young and state != "failed"
+    assert found is ((STATES[state][1] or Event.CRASHED) if is_left else Event.ORPHANED)

@@ -67,8 +67,8 @@ def keep_alive(flow_run: FlowRun) -> None:
     """Write heartbeats of this process until a flow run is over or another process runs it. The lease was the first.
 
     The observer's thread writes them, whatever the flow's own code does. Prefect's own heartbeats are events: they can
-    be switched off, and are not read together with the flow run. If a task has triggered a Bolt run, and the flow's
-    code does something else than wait for this run, the code notices no cancel. So the thread cleans up, too.
+    be switched off, and are not read together with the flow run. The thread also cleans up after a cancel that the
+    flow's code does not notice: the code awaits its retry, or does something else than wait for a task's Bolt run.
     """
     known = the_supervisor().of(flow_run.id)
     # Another task of the flow run may have started the heartbeats.

@@ -100,3 +100,9 @@ def event_of(state: Any) -> Event | None:
     if state.name == "TimedOut":
         return Event.PREFECT_TIMED_OUT
     return Event.FLOW_FAILED if state.is_failed() else None
+
+
+def event_of_orphan(state: Any, *, is_young: bool) -> Event:
+    """Return the event that means that a flow run is gone. If `is_young`, a retry may still resume its Bolt run."""
+    event = event_of(state) or Event.CRASHED
+    return event if is_young and event is not Event.FLOW_FAILED else Event.ORPHANED

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from paradime_blocks import ParadimeCredentials
 from paradime_flows.ledger import Record, execution_of, last_sign_of_life, read_records
 from paradime_flows.prefect_api import FLOW_RUN_TAG, every_flow_run, has_its_own_process, times
-from paradime_flows.supervision.decide import Event, event_of
+from paradime_flows.supervision.decide import Event, event_of_orphan
 from paradime_flows.supervision.watch import is_cancelled
 
 # A flow run that awaits a retry is Scheduled: if its process is gone, nobody makes the retry, and nobody tracks the
@@ -47,10 +47,7 @@ def orphan_event(family: list[FlowRun], older_than_seconds: float) -> Event | No
         return Event.CANCELLED
     if idle < older_than_seconds or _is_resumed_by_parent(family):
         return None
-    event = event_of(family[0].state) or Event.CRASHED
-    # A retry may still resume a Bolt run that was left for it.
-    is_left = idle < times().left_for_retry_seconds and event is not Event.FLOW_FAILED
-    return event if is_left else Event.ORPHANED
+    return event_of_orphan(family[0].state, is_young=idle < times().left_for_retry_seconds)
 
 
 def records_to_end(flow_run: FlowRun, credentials: ParadimeCredentials) -> list[Record] | None:

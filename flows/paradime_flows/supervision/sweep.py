@@ -72,6 +72,7 @@ class Sweep:
                     return
                 event = orphan_event(family, self.older_than_seconds)
                 records = records_to_end(flow_run, self.credentials)
+                # An empty list means: there is no Bolt run, but the flow run needs its final state.
                 if event is not None and records is not None:
                     await self._clean_up(flow_run, records, event)
             except Exception as error:  # noqa: BLE001 - an error with one flow run must not end the sweep
