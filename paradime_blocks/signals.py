@@ -16,13 +16,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 import anyio
 from prefect.exceptions import TerminationSignal
+from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -31,12 +32,12 @@ T = TypeVar("T")
 INTERRUPTS = (asyncio.CancelledError, TerminationSignal, KeyboardInterrupt)
 # Prefect gives a cancelled flow run 30 seconds to end. After this time, a further signal ends the process.
 _HOLD_SECONDS = 30.0
+# The longest time from a signal to the clean-up that it causes, on a slow machine.
+_REACTION_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1.
+# Each signal with its time, on the monotonic clock, and 1. A signal that is held off is noted once more, with -1. If it
+# is delivered later, it is heard again.
 _heard: list[tuple[float, int, int]] = []
-# When each hold began that has not ended, on the monotonic clock; and the handlers that the holds have replaced.
-_holds: list[float] = []
-_replaced: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
 
 def in_main_thread() -> bool:
@@ -98,38 +99,59 @@ def _note(ear: socket.socket) -> None:
         _heard.extend((time.monotonic(), number, 1) for number in numbers if number in _SIGNALS)
 
 
-@contextmanager
-def signals_held_off() -> Iterator[None]:
-    """Drop further signals during a `with` block, for 30 s at most. Outside the main thread, this does nothing.
+def signals_held_off() -> AbstractContextManager[Hold]:
+    """Hold off further signals during a `with` block. Outside the main thread, this function does nothing.
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
-    Bolt.
+    Bolt. If no signal caused the clean-up, the first signal that was held off is delivered when the `with` block ends,
+    unless `Hold.keep` was called.
     """
-    if not in_main_thread():
-        yield
-        return
-    began = time.monotonic()
-    _holds.append(began)
-    try:
-        if len(_holds) == 1:
+    return _hold if in_main_thread() else nullcontext(Hold())
+
+
+class Hold:
+    """Replaces the signal handlers for a time. All `with` blocks that hold signals off share this object."""
+
+    def __init__(self) -> None:
+        self._holders = 0
+        self._began_at = 0.0
+        self._kept = False
+        self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
+
+    def __enter__(self) -> Self:
+        self._holders += 1
+        if self._holders == 1:
+            self._began_at, self._kept = time.monotonic(), False
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 # A signal without a Python handler raises no exception. Our own handler may still be set after a hold:
                 # an engine of Prefect that started during the hold restores it when the engine ends.
-                if callable(handler) and handler is not _hold_off:
-                    _replaced[number] = handler
-                    signal.signal(number, _hold_off)
-        yield
-    finally:
-        _holds.remove(began)
-        for number in _SIGNALS:
+                if callable(handler) and handler != self._hold_off:
+                    self._previous[number] = handler
+                    signal.signal(number, self._hold_off)
+        return self
+
+    def _hold_off(self, number: int, frame: FrameType | None) -> None:
+        if not self._holders or time.monotonic() - self._began_at > _HOLD_SECONDS:
+            self._previous[signal.Signals(number)](number, frame)
+        else:
+            _heard.append((time.monotonic(), number, -1))
+
+    def keep(self) -> None:
+        """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
+        self._kept = True
+
+    def __exit__(self, *_: object) -> None:
+        self._holders -= 1
+        if self._holders:
+            return
+        for number, handler in self._previous.items():
             # If other code has set a handler in the meantime, that handler stays.
-            if not _holds and signal.getsignal(number) is _hold_off:
-                signal.signal(number, _replaced[number])
+            if signal.getsignal(number) == self._hold_off:
+                signal.signal(number, handler)
+        held = [number for at, number, change in _heard if change < 0 and at >= self._began_at]
+        if held and not self._kept and heard_since(self._began_at - _REACTION_SECONDS) <= 0:
+            signal.raise_signal(held[0])
 
 
-def _hold_off(number: int, frame: FrameType | None) -> None:
-    if not _holds or time.monotonic() - _holds[0] > _HOLD_SECONDS:
-        _replaced[number](number, frame)
-    else:
-        _heard.append((time.monotonic(), number, -1))
+_hold = Hold()

@@ -68,9 +68,11 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
             return portal.call(finish)
         except Exception:
             raise
-        except BaseException:
+        except BaseException as error:
             # The coroutine is cancelled and cleans up. A signal must not interrupt the wait for its end.
-            until_it_has_ended.enter_context(signals_held_off())
+            hold = until_it_has_ended.enter_context(signals_held_off())
+            if not isinstance(error, asyncio.CancelledError):
+                hold.keep()
             raise
 
 

@@ -30,6 +30,7 @@ def _of_its_own() -> Iterator[None]:
     assert polling.Clock() == polling.SYSTEM_CLOCK, "An earlier test has left its own clock."
     yield
     start_new_supervisor()
+    # A signal that a hold delivers must not follow the signal of an earlier test.
     signals._heard.clear()
 
 

@@ -118,6 +118,26 @@ async def test_the_runners_signal_for_a_cancel_already_noticed_has_no_effect(
 
 
 @pytest.mark.usefixtures("outer_handler")
+async def test_a_signal_while_only_some_steps_are_stopped_is_passed_on() -> None:
+    """A pipeline stops its steps, but SIGTERM is for the process."""
+    work = ClearsUp()
+    request = StopRequest()
+
+    @flow
+    async def stopped() -> None:
+        token = stop_request.set(request)
+        request.why = StoppedByPrefect("Another step has failed.")
+        try:
+            await unless_stopped(work, this_flow_run())
+        finally:
+            stop_request.reset(token)
+
+    with pytest.raises(TerminationSignal):
+        await stopped()
+    assert work.done
+
+
+@pytest.mark.usefixtures("outer_handler")
 def test_a_signal_swallowed_before_a_wait_is_noticed_in_it() -> None:
     """Requests to Bolt and Prefect happen outside of waits too, and asyncio swallows an exception raised there."""
 

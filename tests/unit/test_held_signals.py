@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Iterator
 
 import anyio
@@ -39,8 +40,9 @@ def test_a_handler_restored_after_its_hold_passes_signals_on(heard: list[int]) -
     signal.signal(signal.SIGTERM, found)
     signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
-    with signals_held_off():
+    with signals_held_off() as hold:
         signal.raise_signal(signal.SIGTERM)
+        hold.keep()
     assert heard == [signal.SIGTERM]
     signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM, signal.SIGTERM]
@@ -95,16 +97,17 @@ async def test_an_error_in_a_clean_up_is_raised() -> None:
         await to_the_end(clean_up())
 
 
-def test_a_signal_is_held_back_until_the_last_clean_up_has_ended(heard: list[int]) -> None:
-    """Clean-ups of one process may overlap, and may end in any order."""
-    first, second = signals_held_off(), signals_held_off()
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    signal.raise_signal(signal.SIGTERM)
-    second.__exit__(None, None, None)
-    assert heard == []
-    signal.raise_signal(signal.SIGTERM)
+def test_a_held_signal_is_delivered_unless_another_had_an_effect(
+    heard: list[int], notes: list[tuple[float, int, int]]
+) -> None:
+    """The work that is stopping must not be interrupted once more."""
+    with signals_held_off():
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == []
+    assert heard == [signal.SIGTERM]
+    notes += [(time.monotonic(), signal.SIGTERM, 1)] * 3
+    with signals_held_off():
+        signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
 
 

@@ -30,13 +30,16 @@ async def clean_up_interrupted(
 
     async def clean_up() -> None:
         stop = error if isinstance(error, StoppedByPrefect) else await interrupt_of(record.flow_run_id)
+        if stop.event is Event.CANCELLED:
+            # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
+            # run ends as Cancelled by itself, so the signal is not delivered.
+            hold_off.keep()
         try:
             await reconcile_run(record, credentials, stop.event, stop.reason, times().search_seconds)
         except BoltError as failure:
             run_logger().error("%s", failure)
 
-    # After a cancel, Prefect's runner sends a signal, too. It must not make the flow run Crashed.
-    with signals_held_off():
+    with signals_held_off() as hold_off:
         # If Prefect's own time limit was reached, Prefect also cancels each await here.
         await to_the_end(clean_up())
 
