@@ -255,25 +255,38 @@ class Launched:
         assert command.wait() == 0, command.output
 
     def retry(self) -> None:
-        """Retry as `prefect flow-run retry` does for a run of a deployment, and wait until the retry has begun."""
+        """Retry as `prefect flow-run retry` does for a run of a deployment, and wait until the retry has begun.
+
+        After a crash, the worker reports the crash, runs the hooks, and reports the crash again. A retry before the
+        second report would be reported as crashed, and a second retry would run at the same time as the first.
+        """
         from prefect.states import Scheduled
 
         before = self.flow_run
+        if before.state.is_crashed():
+            wait_until(
+                lambda: self._executions() >= before.run_count,
+                f"the worker's end of the flow run tagged {self.tag}",
+                every=0.5,
+            )
+        with _client() as client:
+            client.set_flow_run_state(before.id, Scheduled(message="Retried by a test"), force=True)
+        wait_until(
+            lambda: self.flow_run.run_count > before.run_count,
+            f"the retry of the flow run tagged {self.tag}",
+            every=0.3,
+        )
 
-        def schedule() -> None:
-            with _client() as client:
-                client.set_flow_run_state(before.id, Scheduled(message="Retried by a test"), force=True)
+    def _executions(self) -> int:
+        """How many times a worker has executed the flow run and is done with it."""
+        from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 
-        def begun() -> bool:
-            now = self.flow_run
-            has_begun = bool(now.run_count > before.run_count)
-            # A worker reports a crash a second time, and may write it over the retry.
-            if now.state.is_crashed() and not has_begun:
-                schedule()
-            return has_begun
-
-        schedule()
-        wait_until(begun, f"the retry of the flow run tagged {self.tag}", every=0.3)
+        wanted = EventFilter(
+            event=EventNameFilter(name=["prefect.worker.executed-flow-run"]),
+            related=EventRelatedFilter(id=[f"prefect.flow-run.{self.flow_run.id}"]),
+        )
+        with _client() as client:
+            return len(client.read_events(wanted, limit=50).events)
 
     def suspend(self) -> None:
         """Suspend as the UI's button and the API do."""

@@ -1,7 +1,7 @@
 """Logs the output of a Bolt run's commands while the run is running.
 
-Each line is logged once and in order, also if several attempts of the flow run log the output: the journal stores the
-position after each batch. `log_position` explains what happens after a kill or a lost answer.
+Each line is logged once and in order, also by several attempts of a flow run, but not by two processes at once: the
+journal stores the position after each batch. `log_position` explains what happens after a kill or a lost answer.
 
 If the backend has no cursors, each fetch (`boltCommand`) returns the whole output of a command so far. One copy of the
 output is then in memory. The output of a command that has ended is fetched one last time. The output of a command that
