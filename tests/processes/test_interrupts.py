@@ -80,6 +80,9 @@ class Case:
             return {"AwaitingRetry"} if self.phase == "awaiting_retry" else {"Running"}
         if self.event == "cancel":
             return {"Cancelled"}
+        if self.phase == "archiving" and self.event == "SIGTERM":
+            # asyncio may swallow the signal; then the flow run ends as usual (`flows/paradime_flows/ledger/README.md`).
+            return {"Crashed", "Completed"}
         return {"Crashed", "Running"} if self.may_be_reported_late else {"Crashed"}
 
 
