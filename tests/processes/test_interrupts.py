@@ -228,7 +228,8 @@ def play(bench: Bench, case: Case) -> Launched:
     "SIGTERM or Ctrl-C reaches the flow run's process",
     prefect="Crashed",
     bolt="CANCELED",
-    result="`CancelledError` or `KeyboardInterrupt`",
+    result="`CancelledError` or `KeyboardInterrupt`. If a SIGTERM comes while a run that has ended is archived, the "
+    "flow run may end as usual",
 )
 @pytest.mark.guarantee(
     "Signals, kills, clocks",
