@@ -104,7 +104,7 @@ def signals_held_off() -> AbstractContextManager[Hold]:
 
     A signal during a clean-up would raise an exception in the event loop and end the loop before the cancel is sent to
     Bolt. If no signal caused the clean-up, the first signal that was held off is delivered when the `with` block ends,
-    unless `Hold.keep` was called.
+    unless `Hold.drop` was called.
     """
     return _hold if in_main_thread() else nullcontext(Hold())
 
@@ -115,13 +115,13 @@ class Hold:
     def __init__(self) -> None:
         self._holders = 0
         self._began_at = 0.0
-        self._kept = False
+        self._dropped = False
         self._previous: dict[signal.Signals, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> Self:
         self._holders += 1
         if self._holders == 1:
-            self._began_at, self._kept = time.monotonic(), False
+            self._began_at, self._dropped = time.monotonic(), False
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 # A signal without a Python handler raises no exception. Our own handler may still be set after a hold:
@@ -137,9 +137,9 @@ class Hold:
         else:
             _heard.append((time.monotonic(), number, -1))
 
-    def keep(self) -> None:
+    def drop(self) -> None:
         """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
-        self._kept = True
+        self._dropped = True
 
     def __exit__(self, *_: object) -> None:
         self._holders -= 1
@@ -150,7 +150,7 @@ class Hold:
             if signal.getsignal(number) == self._hold_off:
                 signal.signal(number, handler)
         held = [number for at, number, change in _heard if change < 0 and at >= self._began_at]
-        if held and not self._kept and heard_since(self._began_at - _REACTION_SECONDS) <= 0:
+        if held and not self._dropped and heard_since(self._began_at - _REACTION_SECONDS) <= 0:
             signal.raise_signal(held[0])
 
 

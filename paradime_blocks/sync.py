@@ -72,7 +72,7 @@ def run_sync(coroutine: Coroutine[Any, Any, R]) -> R:
             # The coroutine is cancelled and cleans up. A signal must not interrupt the wait for its end.
             hold = until_it_has_ended.enter_context(signals_held_off())
             if not isinstance(error, asyncio.CancelledError):
-                hold.keep()
+                hold.drop()
             raise
 
 

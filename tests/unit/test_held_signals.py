@@ -42,7 +42,7 @@ def test_a_handler_restored_after_its_hold_passes_signals_on(heard: list[int]) -
     assert heard == [signal.SIGTERM]
     with signals_held_off() as hold:
         signal.raise_signal(signal.SIGTERM)
-        hold.keep()
+        hold.drop()
     assert heard == [signal.SIGTERM]
     signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM, signal.SIGTERM]
@@ -105,10 +105,30 @@ def test_a_held_signal_is_delivered_unless_another_had_an_effect(
         signal.raise_signal(signal.SIGTERM)
         assert heard == []
     assert heard == [signal.SIGTERM]
-    notes += [(time.monotonic(), signal.SIGTERM, 1)] * 3
+    # Two signals were noted, one has no effect: so the other is the reason for the clean-up.
+    notes[:] = [(time.monotonic(), signal.SIGTERM, 1)] * 2
     with signals_held_off():
         signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_held_signal_is_delivered_once_when_the_last_hold_ends(
+    heard: list[int], notes: list[tuple[float, int, int]], *, dropped: bool
+) -> None:
+    """Clean-ups of one process may overlap, and may end in any order."""
+    first, second = signals_held_off(), signals_held_off()
+    first.__enter__()
+    hold = second.__enter__()
+    signal.raise_signal(signal.SIGTERM)
+    if dropped:
+        hold.drop()
+    first.__exit__(None, None, None)
+    signal.raise_signal(signal.SIGTERM)
+    assert heard == []
+    second.__exit__(None, None, None)
+    assert heard == ([] if dropped else [signal.SIGTERM])
+    assert len(notes) == 2
 
 
 def test_a_signal_counts_from_a_moment_on_unless_it_was_held_back(

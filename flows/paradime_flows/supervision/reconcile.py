@@ -33,7 +33,7 @@ async def clean_up_interrupted(
         if stop.event is Event.CANCELLED:
             # Prefect's runner sends a signal after a cancel, and the signal would make the flow run Crashed. The flow
             # run ends as Cancelled by itself, so the signal is not delivered.
-            hold_off.keep()
+            hold_off.drop()
         try:
             await reconcile_run(record, credentials, stop.event, stop.reason, times().search_seconds)
         except BoltError as failure:

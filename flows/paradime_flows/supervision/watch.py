@@ -141,7 +141,7 @@ async def unless_stopped(
             why = reason
         if isinstance(why, StoppedByPrefect) and why.event is Event.CANCELLED:
             # The signal of Prefect's runner may come during the clean-up, and must not interrupt the clean-up.
-            held.enter_context(signals_held_off()).keep()
+            held.enter_context(signals_held_off()).drop()
         if parts is not None and isinstance(why, (Superseded, Pause)):
             parts.why = why
         scope.cancel()
