@@ -278,7 +278,7 @@ class Launched:
         )
 
     def _executions(self) -> int:
-        """How many times a worker has executed the flow run and is done with it."""
+        """How many times a worker has executed the flow run and is done with it; zero for a script or `serve`."""
         from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 
         wanted = EventFilter(
