@@ -58,8 +58,8 @@ PARTS = [
     ),
     Part(
         "benchmark: live logs",
-        [sys.executable, "tests/benchmarks/live_logs.py"],
-        120,
+        [sys.executable, "tests/benchmarks/live_logs.py", "20000"],
+        180,
         {"PYTHONPATH": ".:flows:deployments"},
     ),
     Part("benchmark: memory of an archive", [sys.executable, "tests/benchmarks/archive_memory.py"], 120),

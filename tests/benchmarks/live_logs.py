@@ -21,14 +21,19 @@ import tempfile
 import time
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
 from paradime_blocks.testing import BoltSimulator, SimulatedCommand
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paradime_blocks import ParadimeCredentials
+    from paradime_blocks.dbt import Record
+    from paradime_flows.live.log_position import Journal
+    from paradime_flows.prefect_api import ShownTaskRun
 
 _SMALL_BYTES = 5_000
 _LOOK_SECONDS = 2.0
@@ -45,7 +50,7 @@ class _Memory:
     async def read(self, run_id: int) -> str | None:
         return None
 
-    def show(self, records: Any) -> None:
+    def show(self, records: Sequence[Record], shown: ShownTaskRun | None = None) -> None:
         self.records += len(records)
         self.longest = max([self.longest, *(len(record.text) for record in records)])
 
@@ -62,7 +67,7 @@ async def _pages_only(credentials: ParadimeCredentials, command_id: int) -> floa
     return time.perf_counter() - began
 
 
-async def _read(credentials: ParadimeCredentials, run_id: int, journal: Any) -> float:
+async def _read(credentials: ParadimeCredentials, run_id: int, journal: Journal) -> float:
     from paradime_flows.live.log_stream import LiveLogs
 
     async with credentials.get_client() as client:
@@ -128,8 +133,8 @@ async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: i
     class Timed(FlowRunJournal):
         shown = 0
 
-        def show(self, records: Any) -> None:
-            super().show(records)
+        def show(self, records: Sequence[Record], shown: ShownTaskRun | None = None) -> None:
+            super().show(records, shown)
             texts = [record.text for record in records if not record.text.startswith("── ")]
             self.shown += sum(text.count("\n") + 1 for text in texts)
 
