@@ -4,7 +4,7 @@
 
 It prints ratios to a reference that is run beside it, since seconds differ from machine to machine:
 
-* reading: fetching, splitting, levels, joining, compared with only fetching the same pages;
+* reading: fetching, splitting, levels, joining, compared with only fetching the log page by page;
 * logging: posting the records to a real Prefect server, compared with `logger.info(line)` for each line, and the
   number of requests;
 * lag: the same while the command runs: how long after a line was printed Prefect had it;
@@ -73,7 +73,10 @@ async def _read(credentials: ParadimeCredentials, run_id: int, journal: Journal)
     async with credentials.get_client() as client:
         status = await client.get_bolt_run(run_id, logs=False)
     began = time.perf_counter()
-    await LiveLogs(run_id, credentials, journal).drain(status)
+    logs = LiveLogs(run_id, credentials, journal)
+    await logs.drain(status)
+    # An error is only reported in the log.
+    assert logs.has_all(status)
     return time.perf_counter() - began
 
 
