@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from support.credentials import save
+from support.sweeps import sweep_only
 
 from paradime_blocks.testing import SimulatedCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from prefect.client.schemas.objects import FlowRun
 
     from paradime_blocks import ParadimeCredentials
     from paradime_blocks.testing import BoltSimulator
@@ -73,13 +72,6 @@ async def archiving() -> str:
 @pytest.fixture
 def swept_tag(monkeypatch: pytest.MonkeyPatch) -> str:
     """The test's own tag: sweeps check the flow runs with this tag, and not those of other tests."""
-    from paradime_flows import sweep_orphans as module
-
     tag = f"swept-{uuid4().hex[:12]}"
-    candidates = module.candidates
-
-    async def of_this_test(*arguments: Any) -> list[FlowRun]:
-        return [one for one in await candidates(*arguments) if tag in one.tags]
-
-    monkeypatch.setattr(module, "candidates", of_this_test)
+    sweep_only(monkeypatch, tag)
     return tag

@@ -17,6 +17,7 @@ from support.bench import (
     labels_are_sound,
 )
 from support.processes import wait_until
+from support.sweeps import sweep_at_once
 
 from paradime_blocks.testing import SimulatedCommand, faults
 
@@ -246,9 +247,6 @@ def test_bolt_has_exactly_the_expected_runs(
 
     Traps 1, 3, 5, 6, 8, 10.
     """
-    from paradime_flows.sweep_orphans import sweep_orphans
-    from paradime_flows.time_limits import Timing, use_timing
-
     run = outcomes[case].result()
     flow_run = run.flow_run
     details = f"{flow_run.state!r}; labels {flow_run.labels}; log:\n{run.logs()}"
@@ -258,9 +256,7 @@ def test_bolt_has_exactly_the_expected_runs(
     assert flow_run.state.name in case.prefect_states, details
     labels_are_sound(flow_run)
     if case.is_left_alone:
-        # The sweeper need not wait until the last heartbeat is a minute old.
-        with use_timing(Timing(beat_seconds=1.0)):
-            sweep_orphans(run.bolt.credentials, older_than_seconds=0)
+        sweep_at_once(run)
     left_over = run.bolt.simulator.active_runs()
     record_figures(
         "Real processes: each event at each phase",

@@ -11,6 +11,7 @@ import pytest
 from packaging.version import Version
 from support.bench import Bench, Launched, case_of
 from support.processes import ConditionNotMetError, TestProcess
+from support.sweeps import sweep_at_once
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -116,8 +117,6 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     flow runs first. A killed supervisor leaves the process, which notices a cancel on its own."""
     from paradime_flows.ledger.record import read_records
     from paradime_flows.prefect_api.labels import FLOW_RUN_TAG
-    from paradime_flows.sweep_orphans import sweep_orphans
-    from paradime_flows.time_limits import Timing, use_timing
 
     run = outcomes[case].result()
     flow_run = run.flow_run
@@ -125,9 +124,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     details = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
     ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
     assert FLOW_RUN_TAG in flow_run.tags, details
-    # The sweeper need not wait until the last heartbeat is a minute old.
-    with use_timing(Timing(beat_seconds=1.0)):
-        sweep_orphans(run.bolt.credentials, older_than_seconds=0)
+    sweep_at_once(run)
     record_figures(
         "Real processes: worker or serve lost",
         runs=states,
