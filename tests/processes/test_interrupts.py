@@ -229,8 +229,8 @@ def play(bench: Bench, case: Case) -> Launched:
     "SIGTERM or Ctrl-C reaches the flow run's process",
     prefect="Crashed",
     bolt="CANCELED",
-    result="`CancelledError` or `KeyboardInterrupt`. If a SIGTERM comes while a run that has ended is archived, the "
-    "flow run may end as usual",
+    result="`CancelledError` or `KeyboardInterrupt`. If a SIGTERM comes while a Bolt run that has ended is archived, "
+    "the Bolt run keeps its state, and the flow run may end as usual",
 )
 @pytest.mark.guarantee(
     "Signals, kills, clocks",
@@ -256,7 +256,10 @@ def test_bolt_has_exactly_the_expected_runs(
     assert flow_run.state.name in case.prefect_states, details
     labels_are_sound(flow_run)
     if case.is_left_alone:
-        sweep_at_once(run)
+        swept = sweep_at_once(run)
+        if "RUNNING" in case.bolt_states:
+            assert [entry.flow_run_id for entry in swept] == [flow_run.id], swept
+            assert run.flow_run.state.is_crashed()
     left_over = run.bolt.simulator.active_runs()
     record_figures(
         "Real processes: each event at each phase",

@@ -124,7 +124,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     details = f"{flow_run.state!r}; {states}; {flow_run.labels}; {run.logs()}"
     ended = {"before": [], "archiving": ["SUCCESS"], "awaiting_retry": ["FAILED"]}
     assert FLOW_RUN_TAG in flow_run.tags, details
-    sweep_at_once(run)
+    swept = sweep_at_once(run)
     record_figures(
         "Real processes: worker or serve lost",
         runs=states,
@@ -145,6 +145,7 @@ def test_a_lost_supervisor_leaves_a_run_only_where_the_sweeper_finds_it(
     left = {("RUNNING",), ("CANCELED",)} if case.event == "ctrl_c" else {("RUNNING",)}
     assert tuple(states) in ({tuple(ended[case.phase])} if case.phase in ended else left), details
     if states == ["RUNNING"]:
+        assert [entry.flow_run_id for entry in swept] == [flow_run.id], swept
         assert flow_run.state.name == "Running", details
         (record,) = read_records(flow_run)
         assert record.is_open, details

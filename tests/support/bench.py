@@ -259,6 +259,7 @@ class Launched:
 
         After a crash, the worker reports the crash, runs the hooks, and reports the crash again. A retry before the
         second report would be reported as crashed, and a second retry would run at the same time as the first.
+        So after a crash, this works for a flow run of a worker only.
         """
         from prefect.states import Scheduled
 
@@ -278,7 +279,7 @@ class Launched:
         )
 
     def _executions(self) -> int:
-        """How many times a worker has executed the flow run and is done with it; zero for a script or `serve`."""
+        """How many times a worker has executed the flow run and is done with it."""
         from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 
         wanted = EventFilter(

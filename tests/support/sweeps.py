@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from support.bench import Launched
 
+    from paradime_flows.supervision import SweptRun
+
 
 def sweep_only(monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
-    """Sweeps check the flow runs with this tag, and not those of other tests."""
+    """Let sweeps check only the flow runs with this tag, and not those of other tests."""
     from paradime_flows import sweep_orphans as module
 
     candidates = module.candidates
@@ -23,14 +26,19 @@ def sweep_only(monkeypatch: pytest.MonkeyPatch, tag: str) -> None:
     monkeypatch.setattr(module, "candidates", with_the_tag)
 
 
-def sweep_at_once(run: Launched) -> None:
-    """Sweep a flow run although its last heartbeat is not a minute old.
+def sweep_at_once(run: Launched) -> list[SweptRun]:
+    """Sweep a flow run and its subflows, although their last heartbeats are not a minute old.
 
-    Such a sweep takes the flow runs of other tests for dead, so it leaves them alone.
+    This sweep takes a silence of two seconds for death. Processes that are alive send a heartbeat every 30 s, so the
+    sweep must not check the flow runs of other tests.
     """
+    from paradime_flows.supervision.orphans import silent_seconds
     from paradime_flows.sweep_orphans import sweep_orphans
-    from paradime_flows.time_limits import Timing, use_timing
+    from paradime_flows.time_limits import Timing, times, use_timing
 
     with pytest.MonkeyPatch.context() as monkeypatch, use_timing(Timing(beat_seconds=1.0)):
         sweep_only(monkeypatch, run.tag)
-        sweep_orphans(run.bolt.credentials, older_than_seconds=0)
+        wait_until(
+            lambda: silent_seconds(run.flow_run) > times().stale_seconds, "two seconds without a heartbeat"
+        )
+        return sweep_orphans(run.bolt.credentials, older_than_seconds=0)
