@@ -138,7 +138,7 @@ class Hold:
             _heard.append((time.monotonic(), number, -1))
 
     def drop(self) -> None:
-        """Drop the held signals when the hold ends: the reason for this clean-up already stops the work."""
+        """Drop the held signals when the last hold ends: the reason for a clean-up already stops the work."""
         self._dropped = True
 
     def __exit__(self, *_: object) -> None:

@@ -156,6 +156,7 @@ async def _while_it_runs(credentials: ParadimeCredentials, run_id: int, lines: i
                 status = await client.get_bolt_run(run_id, logs=False)
             if status.state.is_terminal:
                 await logs.drain(status)
+                assert logs.has_all(status)
                 return
             await logs.catch_up(status)
             await asyncio.sleep(_LOOK_SECONDS)
